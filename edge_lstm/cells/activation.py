@@ -1,0 +1,208 @@
+"""Activations as layers: sigmoid, tanh, softmax, ReLU."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar, Literal, get_args
+
+import numpy as np
+
+from edge_lstm import activations
+from edge_lstm.arrays import F64, I64, Array
+from edge_lstm.cells.lstm import sigmoid
+from edge_lstm.cells.lstm_integer import TFLITE_PROFILES
+from edge_lstm.fixed_point import (
+    I32_MAX,
+    quantize_multiplier,
+    requantize,
+    round_half_away,
+    rounding_divide_by_pot,
+    saturate,
+    saturate_s8,
+    saturating_rounding_doubling_high_mul,
+    wrap32,
+)
+from edge_lstm.program import Kernel, Op, Program, ProgramBuilder, Range, StatelessKernel, Tensor
+from edge_lstm.spec import FloatRun, Layer, Signal
+
+Kind = Literal["sigmoid", "tanh", "softmax", "relu", "relu6"]
+KINDS: tuple[Kind, ...] = get_args(Kind)
+
+# Scale and zero point that TFLite demands, or by convention has, for int8 outputs.
+FIXED_OUTPUT: dict[str, tuple[float, int]] = {
+    "sigmoid": (1 / 256, -128),
+    "softmax": (1 / 256, -128),
+    "tanh": (1 / 128, 0),
+}
+
+
+@dataclass(frozen=True, eq=False)
+class Activation(Layer):
+    """One activation, elementwise; softmax over the last axis."""
+
+    kind: Kind
+
+    @property
+    def type_name(self) -> str:
+        return self.kind
+
+    def output_signal(self, signal: Signal) -> Signal:
+        if signal.kind == "tokens":
+            raise self._refuse(f"is fed {signal}", "an activation must be fed numbers")
+        return signal
+
+    def forward(self, x: F64, run: FloatRun) -> F64:
+        y = activate(self.kind, x)
+        run.note(f"{self.name}.output", y)
+        return y
+
+    def quantize(self, builder: ProgramBuilder, source: int) -> int:
+        value = builder.tensors[source]
+        name = f"{self.name}.output"
+        if self.kind in FIXED_OUTPUT and builder.activation_dtype == "int8":
+            scale, zero_point = FIXED_OUTPUT[self.kind]
+            output = builder.add_tensor(Tensor(name, value.signal, "int8", scale, zero_point))
+        elif self.kind in FIXED_OUTPUT:
+            output = builder.add_tensor(Tensor(name, value.signal, "int16", 2.0**-15, 0))
+        elif self.kind == "relu":
+            # The same scale on both sides makes ReLU exact in every runtime.
+            output = builder.add_tensor(
+                Tensor(name, value.signal, value.dtype, value.scale, value.zero_point)
+            )
+        else:
+            output = builder.activation(name, value.signal, Range(0.0, 6.0))
+        return builder.add_op(ActivationOp(self.name, (source,), output, self.kind))
+
+
+def activate(kind: str, x: F64) -> F64:
+    """Return an activation in float64."""
+    if kind == "sigmoid":
+        return sigmoid(x)
+    if kind == "tanh":
+        return np.tanh(x)
+    if kind == "softmax":
+        e = np.exp(x - x.max(axis=-1, keepdims=True))
+        y: F64 = e / e.sum(axis=-1, keepdims=True)
+        return y
+    return np.clip(x, 0.0, 6.0 if kind == "relu6" else None)
+
+
+@dataclass(frozen=True, eq=False)
+class ActivationOp(Op):
+    """LOGISTIC, TANH, SOFTMAX, RELU or RELU6 in integers.
+
+    Args:
+        kind: which.
+        beta: of softmax.
+    """
+
+    type_name: ClassVar[str] = "activation"
+
+    kind: Kind
+    beta: float = 1.0
+
+    def prepare(self, program: Program, batch_size: int) -> Kernel:
+        del batch_size
+        return ActivationKernel(self, program)
+
+
+class ActivationKernel(StatelessKernel):
+    """An activation: a table of all 256 inputs where it is elementwise."""
+
+    def __init__(self, op: ActivationOp, program: Program) -> None:
+        super().__init__()
+        self.op, self.profile = op, program.profile
+        self.source, self.output = program.tensors[op.inputs[0]], program.tensors[op.output]
+        values = np.arange(-128, 128)
+        if op.kind == "softmax":
+            self.table = None
+        elif op.kind in ("relu", "relu6"):
+            self.table = _relu(op.kind, values, self.source, self.output)
+        elif program.profile in TFLITE_PROFILES:
+            self.table = _tabulated(op.kind, values, self.source, self.output)
+        else:
+            self.table = _fixed_point(op.kind, values, self.source)
+
+    def run(self, inputs: Sequence[Array], lengths: I64 | None) -> Array:
+        """Return the output, int8, of the input's shape."""
+        del lengths
+        (x,) = inputs
+        if self.table is not None:
+            return self.table[x.astype(np.int64) + 128].astype(np.int8)
+        rows = x.reshape(-1, x.shape[-1])
+        if self.profile in ("litert", "tflite-runtime"):
+            y = _float_softmax(rows, self.source.scale, self.op.beta)
+        else:
+            y = _fixed_point_softmax(rows, self.source.scale, self.op.beta)
+        return y.astype(np.int8).reshape(x.shape)
+
+
+def _relu(kind: str, values: Array, source: Tensor, output: Tensor) -> I64:
+    """Mirrors: ReluXQuantized / QuantizedReluX (TFLite, TFLM)."""
+    factor = quantize_multiplier(float(np.float32(source.scale) / np.float32(output.scale)))
+    y = requantize(values - source.zero_point, factor) + output.zero_point
+    high = 127
+    if kind == "relu6":
+        high = min(127, output.zero_point + int(round_half_away(np.float32(6 / output.scale))))
+    return saturate(y, output.zero_point, high)
+
+
+def _tabulated(kind: str, values: Array, source: Tensor, output: Tensor) -> I64:
+    """Mirrors: PopulateLookupTable with std::tanh or 1 / (1 + std::exp(-x)), float32."""
+    x = np.float32(source.scale) * (values - source.zero_point).astype(np.float32)
+    one = np.float32(1)
+    y = np.tanh(x) if kind == "tanh" else one / (one + np.exp(-x))
+    scaled = y.astype(np.float32) * (one / np.float32(output.scale))
+    return saturate_s8(round_half_away(scaled).astype(np.int64) + output.zero_point)
+
+
+def _fixed_point(kind: str, values: Array, source: Tensor) -> I64:
+    """Mirrors: reference_integer_ops::Logistic and Tanh (TFLM), with 4 integer bits."""
+    factor = quantize_multiplier(source.scale * 2.0**27)
+    radius = math.floor(15 * 2.0**27 / 2.0**factor.shift)
+    centred = values.astype(np.int64) - source.zero_point
+    inside = np.clip(centred, -radius, radius)
+    argument = requantize(inside, factor)
+    if kind == "sigmoid":
+        y = rounding_divide_by_pot(activations.logistic_s32(argument, 4), 23) - 128
+    else:
+        y = rounding_divide_by_pot(activations.tanh_s32(argument, 4), 24)
+    y = np.where(centred >= radius, 127, np.where(centred <= -radius, -128, y))
+    return saturate_s8(y)
+
+
+def _float_softmax(rows: Array, scale: float, beta: float) -> I64:
+    """Mirrors: SoftmaxInt8LUT (TFLite optimized_ops.h): float32 table, sum in index order."""
+    table = np.exp(
+        np.float32(-np.float32(scale) * np.float32(beta)) * np.arange(256, dtype=np.float32)
+    )
+    exponentials = table[rows.max(axis=1, keepdims=True).astype(np.int64) - rows]
+    total = np.zeros(len(rows), np.float32)
+    for k in range(rows.shape[1]):
+        total += exponentials[:, k]
+    scaled = exponentials / (total * np.float32(1 / 256))[:, None]
+    return saturate_s8(round_half_away(scaled).astype(np.int64) - 128)
+
+
+def _fixed_point_softmax(rows: Array, scale: float, beta: float) -> I64:
+    """Mirrors: reference_ops::Softmax, int8 (TFLite, TFLM): Q5.26 exponents, sum in Q12.19."""
+    factor = quantize_multiplier(min(beta * scale * 2.0**26, 2.0**31 - 1))
+    least = -math.floor(31 * 2.0**26 / 2.0**factor.shift)
+    below = rows.astype(np.int64) - rows.max(axis=1, keepdims=True)
+    counted = below >= least
+    argument = saturating_rounding_doubling_high_mul(
+        wrap32(np.where(counted, below, 0) << factor.shift), factor.multiplier
+    )
+    exponentials = activations.exp_of_negative_s32(argument, 5)
+    total = wrap32(np.where(counted, rounding_divide_by_pot(exponentials, 12), 0).sum(axis=1))
+    out = np.full(rows.shape, -128, np.int64)
+    for row, whole in enumerate(total.tolist()):
+        zeros = 32 - int(whole).bit_length()
+        fraction = ((int(whole) << zeros) & 0xFFFFFFFF) - 2**31
+        inverse = min(int(activations.one_over_one_plus_s32(np.int64(fraction))), I32_MAX)
+        product = saturating_rounding_doubling_high_mul(exponentials[row], inverse)
+        y = saturate_s8(rounding_divide_by_pot(product, 35 - zeros) - 128)
+        out[row] = np.where(counted[row], y, -128)
+    return out

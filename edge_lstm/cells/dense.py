@@ -1,0 +1,182 @@
+"""Dense: ``y = weights @ x + bias`` on the last axis, of a vector or of every step."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+import numpy as np
+
+from edge_lstm.arrays import F32, F64, I8, I64, Array
+from edge_lstm.cells.lstm import quantize_bias, quantize_weights
+from edge_lstm.cells.lstm_integer import dot, scale_product
+from edge_lstm.fixed_point import (
+    quantize_multiplier,
+    requantize,
+    requantize_s64,
+    requantize_ties_up,
+    round_half_away,
+    saturate,
+    wrap32,
+)
+from edge_lstm.program import Kernel, Op, Program, ProgramBuilder, StatelessKernel, Tensor
+from edge_lstm.spec import FloatRun, Layer, Signal, check_shape
+
+FusedActivation = Literal["none", "relu", "relu6", "relu_n1_to_1"]
+
+
+@dataclass(frozen=True, eq=False)
+class Dense(Layer):
+    """A fully connected layer; on a sequence it acts on every step (time-distributed).
+
+    Args:
+        weights: [output, input].
+        bias: [output].
+        activation: applied at once; the others are layers of their own.
+    """
+
+    weights: F32
+    bias: F32
+    activation: Literal["none", "relu", "relu6"] = "none"
+
+    def __post_init__(self) -> None:
+        if self.weights.ndim != 2:
+            raise self._refuse(f"weights have shape {list(self.weights.shape)}", "want 2 axes")
+        check_shape(self.name, "bias", self.bias, (len(self.weights),))
+
+    def output_signal(self, signal: Signal) -> Signal:
+        features = int(self.weights.shape[1])
+        if signal.kind == "tokens" or signal.size != features:
+            raise self._refuse(f"is fed {signal}", f"Dense must be fed {features} features")
+        return Signal(signal.kind, len(self.weights))
+
+    def forward(self, x: F64, run: FloatRun) -> F64:
+        y = x @ self.weights.astype(np.float64).T + self.bias.astype(np.float64)
+        if self.activation != "none":
+            y = np.clip(y, 0.0, 6.0 if self.activation == "relu6" else None)
+        run.note(f"{self.name}.output", y)
+        return y
+
+    def quantize(self, builder: ProgramBuilder, source: int) -> int:
+        value = builder.tensors[source]
+        output = builder.activation(f"{self.name}.output", self.output_signal(value.signal))
+        weights, scale = quantize_weights(self.weights, f"layer {self.name!r}, weights")
+        return builder.add_op(
+            DenseOp(
+                name=self.name,
+                inputs=(source,),
+                output=output,
+                weights=weights,
+                bias=quantize_bias(
+                    self.bias, value.scale, scale, wide=builder.activation_dtype == "int16"
+                ),
+                weight_scales=np.array([scale], np.float32),
+                activation=self.activation,
+            )
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class DenseOp(Op):
+    """FULLY_CONNECTED in integers.
+
+    Args:
+        weights: int8 [output, input].
+        bias: int32 [output]; int64 beside int16 activations.
+        weight_scales: float32 [1], or [output] when each row has its own.
+        activation: fused: bounds of the output.
+        weight_zero_point: of the weights; 0 in every file of ours.
+    """
+
+    type_name: ClassVar[str] = "dense"
+
+    weights: I8
+    bias: Array
+    weight_scales: F32
+    activation: FusedActivation = "none"
+    weight_zero_point: int = 0
+
+    def __post_init__(self) -> None:
+        check_shape(self.name, "bias", self.bias, (len(self.weights),))
+
+    def prepare(self, program: Program, batch_size: int) -> Kernel:
+        del batch_size
+        return DenseKernel(self, program)
+
+    def derived(self, program: Program) -> dict[str, object]:
+        kernel = DenseKernel(self, program)
+        sums = self.weights.astype(np.int64).sum(axis=1)
+        found: dict[str, object] = {
+            "effective_bias": self.bias.astype(np.int64) - kernel.source_zero_point * sums,
+            "output_range": [kernel.low, kernel.high],
+        }
+        if program.profile == "litert":
+            found["float32_factors"] = kernel.float_scales
+        elif program.profile == "litert-ref":
+            found["float64_factors"] = kernel.real_scales
+        else:
+            found["multipliers"] = [f.multiplier for f in kernel.factors]
+            found["shifts"] = [f.shift for f in kernel.factors]
+        return found
+
+
+def activation_bounds(tensor: Tensor, activation: FusedActivation) -> tuple[int, int]:
+    """Return the least and greatest integer that a fused activation leaves.
+
+    Mirrors: CalculateActivationRangeQuantized (TFLite kernel_util.cc).
+    """
+    info = np.iinfo(tensor.dtype)
+
+    def integer(real: float) -> int:
+        return tensor.zero_point + int(round_half_away(np.float32(real / tensor.scale)))
+
+    low = {"none": info.min, "relu_n1_to_1": integer(-1.0)}.get(activation, integer(0.0))
+    high = {"relu6": integer(6.0), "relu_n1_to_1": integer(1.0)}.get(activation, info.max)
+    return max(info.min, int(low)), min(info.max, int(high))
+
+
+class DenseKernel(StatelessKernel):
+    """FULLY_CONNECTED as the profile's runtime rounds it."""
+
+    def __init__(self, op: DenseOp, program: Program) -> None:
+        super().__init__()
+        self.op, self.profile = op, program.profile
+        source, output = program.tensors[op.inputs[0]], program.tensors[op.output]
+        self.source_zero_point, self.zero_point = source.zero_point, output.zero_point
+        self.dtype, self.wide = output.dtype, source.dtype == "int16"
+        self.low, self.high = activation_bounds(output, op.activation)
+        double = self.profile in ("tflm", "cmsis-nn") or len(op.weight_scales) > 1
+        products = [scale_product(source.scale, s, double=double) for s in op.weight_scales]
+        self.factors = [quantize_multiplier(p / output.scale) for p in products]
+        self.products, self.output_scale = products, output.scale
+        self.real_scales = op.weight_scales.astype(np.float64) * source.scale / output.scale
+        float_products = op.weight_scales * np.float32(source.scale)
+        self.float_scales = float_products.astype(np.float32) / np.float32(output.scale)
+
+    def run(self, inputs: Sequence[Array], lengths: I64 | None) -> Array:
+        """Return the output, int8 [..., output]."""
+        del lengths
+        (x,) = inputs
+        centred = x.astype(np.int64) - self.source_zero_point
+        weights = self.op.weights.astype(np.int64) - self.op.weight_zero_point
+        acc = dot(centred, weights) + self.op.bias
+        rounded = self._round(acc if self.wide else wrap32(acc))
+        return saturate(rounded + self.zero_point, self.low, self.high).astype(self.dtype)
+
+    def _round(self, acc: I64) -> I64:
+        if self.profile == "litert":
+            # XNNPACK: float32 product, then the FPU's rounding: to nearest, ties to even.
+            return np.rint(acc.astype(np.float32) * self.float_scales).astype(np.int64)
+        if self.profile == "litert-ref":
+            return round_half_away(acc * self.real_scales).astype(np.int64)
+        if self.wide:
+            rounder = requantize_s64
+        elif self.profile == "tflite-runtime":
+            rounder = requantize_ties_up
+        else:
+            rounder = requantize
+        if len(self.factors) == 1:
+            return rounder(acc, self.factors[0])
+        rows = [rounder(acc[..., k], factor) for k, factor in enumerate(self.factors)]
+        return np.stack(rows, axis=-1)

@@ -1,0 +1,42 @@
+"""``load``: a Program from any file that holds one."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from edge_lstm.errors import MissingTool, UnsupportedModel
+from edge_lstm.program import Program, check_profile
+from edge_lstm.program_file import load_elstm
+
+
+def load(path: Path | str, profile: str | None = None) -> Program:
+    """Read a quantized model.
+
+    Args:
+        path: an ``.elstm`` file of ours, or a full-integer ``.tflite`` of anybody's.
+        profile: whose arithmetic to run; None: the file's own, or ``tflm`` for a ``.tflite``.
+
+    Raises:
+        UnreadableModel: the file is damaged or not of its suffix's format.
+        UnsupportedModel: it holds something that has no counterpart here, or no integers.
+        MissingTool: a ``.tflite`` needs the ``flatbuffers`` package.
+    """
+    path = Path(path)
+    if profile is not None:
+        check_profile(profile)
+    if path.suffix == ".tflite":
+        try:
+            from edge_lstm_converters.read_tflite import read_tflite
+        except ModuleNotFoundError as error:
+            raise MissingTool(
+                f"{path}: reading .tflite needs the package {error.name};"
+                " pip install 'edge-lstm[tools]'"
+            ) from error
+        return read_tflite(path, profile or "tflm")
+    if path.suffix == ".elstm":
+        program = load_elstm(path)
+        return program if profile is None else program.with_profile(profile)
+    raise UnsupportedModel(
+        f"{path}: suffix {path.suffix or 'none'!r}; load() takes .elstm and full-integer .tflite;"
+        " convert other models with 'edge-lstm convert'"
+    )

@@ -1,0 +1,77 @@
+"""ModelSpec and ranges become a Program."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Literal
+
+from edge_lstm.cells import Activation, Dense, Dropout
+from edge_lstm.program import Program, ProgramBuilder, Range, Tensor, check_profile
+from edge_lstm.spec import Layer, ModelSpec
+
+
+def fuse(
+    layers: tuple[Layer, ...], ranges: Mapping[str, Range]
+) -> tuple[tuple[Layer, ...], dict[str, Range]]:
+    """Return the layers as the kernels run them, ReLU inside its Dense and no dropout.
+
+    A Dense that swallowed its ReLU takes the range seen behind the ReLU.
+    """
+    result: list[Layer] = []
+    known = dict(ranges)
+    for layer in layers:
+        before = result[-1] if result else None
+        if isinstance(layer, Dropout):
+            continue
+        if (
+            isinstance(layer, Activation)
+            and (layer.kind == "relu" or layer.kind == "relu6")
+            and isinstance(before, Dense)
+            and before.activation == "none"
+        ):
+            result[-1] = replace(before, activation=layer.kind)
+            if f"{layer.name}.output" in known:
+                known[f"{before.name}.output"] = known[f"{layer.name}.output"]
+        else:
+            result.append(layer)
+    return tuple(result), known
+
+
+def quantize(
+    spec: ModelSpec,
+    ranges: Mapping[str, Range],
+    profile: str = "tflm",
+    activation_dtype: Literal["int8", "int16"] = "int8",
+) -> Program:
+    """Return the model in integers, by the TFLite scheme that all interpreters share.
+
+    Args:
+        spec: the model.
+        ranges: from ``calibrate`` of the same spec.
+        profile: whose arithmetic the Program has.
+        activation_dtype: of the values between ops.
+
+    Raises:
+        CalibrationError: a tensor has no usable range.
+    """
+    layers, known = fuse(spec.layers, ranges)
+    builder = ProgramBuilder(known, activation_dtype)
+    if spec.input.kind == "tokens":
+        source = builder.add_tensor(Tensor("input", spec.input, "int32"))
+    else:
+        source = builder.activation("input", spec.input)
+    tensor = source
+    for layer in layers:
+        tensor = layer.quantize(builder, tensor)
+    return Program(
+        name=spec.name,
+        profile=check_profile(profile),
+        tensors=tuple(builder.tensors),
+        ops=tuple(builder.ops),
+        input=source,
+        output=tensor,
+        time_steps=spec.time_steps,
+        source=dict(spec.source),
+        warnings=tuple(builder.notes),
+    )
