@@ -2,23 +2,26 @@
 
 The only module that reaches upward, inside functions: each command imports what it needs, so
 that a missing tool breaks that command alone. With ``--json`` a command prints one JSON document
-to stdout and nothing else.
+to stdout and nothing else; after an error that document is ``{"error": ..., "exit_code": ...}``.
 """
 
-from __future__ import annotations
-
+# No `from __future__ import annotations`: typer evaluates the annotations of the commands, and
+# could not see the options that they share.
 import json
+import os
+import signal
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 from edge_lstm.errors import EdgeLstmError, MissingTool, UsageError
 from edge_lstm.program import Program
 from edge_lstm.spec import ModelSpec
 
 if TYPE_CHECKING:
+    from edge_lstm.samples import Samples
     from edge_lstm_benchmarks.harness import BenchModel
 
 try:
@@ -26,57 +29,79 @@ try:
 except ModuleNotFoundError:
     typer = None  # type: ignore[assignment]
 
-NEEDS_TOOLS = "edge-lstm: the command line needs the tools; pip install 'edge-lstm[tools]'"
+NEEDS_TOOLS = "the command line needs the tools; pip install 'edge-lstm[tools]'"
+OUR_PACKAGES = ("edge_lstm", "edge_lstm_converters", "edge_lstm_benchmarks")
+EXIT_CHECK_FAILED = 1
 EXIT_BUG = 5
+EXIT_INTERRUPTED = 130  # 128 + SIGINT, as shells count
 
 
-def main() -> None:
+def main() -> NoReturn:
     """Run the command; every error of ours is one line and an exit code."""
-    if typer is None:
-        print(NEEDS_TOOLS, file=sys.stderr)
-        raise SystemExit(MissingTool.exit_code)
-    sys.exit(run(sys.argv[1:]))
+    # A name or a unit that the terminal cannot show is no reason to stop.
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="replace")
+    # A terminated command cleans up like an interrupted one.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    code = run(sys.argv[1:])
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        # Whoever read our output has seen enough; Python would complain at its exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    sys.exit(code)
 
 
 def run(arguments: list[str]) -> int:
     """Run the command with ``arguments`` and return the exit code."""
-    import click
-
     try:
-        result = _app()(arguments, prog_name="edge-lstm", standalone_mode=False)
-    except EdgeLstmError as error:
-        return _fail(str(error), error.exit_code)
-    except click.exceptions.Abort:
-        return _fail("interrupted", 130)
-    except click.exceptions.Exit as error:
-        return int(error.exit_code)
-    except click.ClickException as error:
-        return _fail(" ".join(error.format_message().split()), UsageError.exit_code)
-    except BrokenPipeError:
-        sys.stderr.close()
-        return 0
-    except ModuleNotFoundError as error:
-        return _fail(
-            f"package {error.name} is not installed; pip install 'edge-lstm[tools]'",
-            MissingTool.exit_code,
-        )
-    except Exception as error:  # the last resort: ours, and said so
-        import os
+        if typer is None:
+            raise MissingTool(NEEDS_TOOLS)
+        return int(_app()(arguments, prog_name="edge-lstm", standalone_mode=False) or 0)
+    except BaseException as error:
+        message, code = _explain(error)
+        if message is not None:
+            print(f"edge-lstm: {message}", file=sys.stderr)
+            if "--json" in arguments:
+                print(json.dumps({"error": message, "exit_code": code}, indent=2))
+        return code
+
+
+def _explain(error: BaseException) -> tuple[str | None, int]:
+    """Return what to print, or None for nothing, and the exit code."""
+    if isinstance(error, EdgeLstmError):
+        # One line; where a layer configuration is missing, that configuration follows.
+        return str(error), error.exit_code
+    if isinstance(error, BrokenPipeError):
+        return None, 0
+    if isinstance(error, SystemExit):
+        return None, error.code if isinstance(error.code, int) else EXIT_BUG
+    if isinstance(error, KeyboardInterrupt) or type(error).__name__ == "Abort":
+        return "interrupted", EXIT_INTERRUPTED
+    # typer's complaints about arguments: click's class, or the copy that newer versions carry.
+    if hasattr(error, "format_message"):
+        return _one_line(error.format_message()), UsageError.exit_code
+    if isinstance(error, MemoryError):
+        return _one_line(f"needs more memory than there is: {error}"), UsageError.exit_code
+    if isinstance(error, ModuleNotFoundError):
+        package = str(error.name).partition(".")[0]
+        if package not in OUR_PACKAGES:
+            install = "pip install 'edge-lstm[tools]'"
+            return f"package {package} is not installed; {install}", MissingTool.exit_code
+    if os.environ.get("EDGE_LSTM_TRACEBACK"):
         import traceback
 
-        if os.environ.get("EDGE_LSTM_TRACEBACK"):
-            traceback.print_exc()
-        return _fail(
-            f"a bug in edge-lstm: {type(error).__name__}: {error};"
-            " run again with EDGE_LSTM_TRACEBACK=1 and report it",
-            EXIT_BUG,
-        )
-    return int(result or 0)
+        traceback.print_exception(error)
+    what = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+    return (
+        _one_line(f"a bug in edge-lstm: {what}; run again with EDGE_LSTM_TRACEBACK=1, report it"),
+        EXIT_BUG,
+    )
 
 
-def _fail(message: str, code: int) -> int:
-    print(f"edge-lstm: {message}", file=sys.stderr)
-    return code
+def _one_line(text: str) -> str:
+    return " ".join(text.split())
 
 
 def _print_json(document: object) -> None:
@@ -92,24 +117,27 @@ def _progress(quiet: bool) -> Iterator[Callable[[str, int, int], None]]:
         yield lambda what, done, total: None
         return
     from rich.console import Console
-    from rich.progress import Progress, TaskID
+    from rich.progress import Progress
 
-    with Progress(console=Console(stderr=True), transient=True) as bars:
-        tasks: dict[str, TaskID] = {}
+    # With stdout on the same terminal, rich keeps what is printed above the bar; a stdout that
+    # goes to a file stays there.
+    shared = sys.stdout.isatty()
+    with Progress(console=Console(stderr=True), transient=True, redirect_stdout=shared) as bars:
+        bar = bars.add_task("", total=None)
 
         def show(what: str, done: int, total: int) -> None:
-            if what not in tasks:
-                tasks[what] = bars.add_task(what, total=total)
-            bars.update(tasks[what], completed=done, total=total)
+            bars.update(bar, description=what, completed=done, total=total)
 
         yield show
 
 
 def _read_model(model: Path, profile: str | None, layers: Path | None) -> ModelSpec | Program:
     """Read any model file: a Program from .elstm, else through the readers' table."""
-    if model.suffix == ".elstm":
+    if model.suffix.lower() == ".elstm":
         from edge_lstm.load import load
 
+        if layers is not None:
+            raise UsageError(f"{model}: --layers is for files that hold weights only")
         return load(model, profile)
     from edge_lstm_converters import read
 
@@ -117,9 +145,12 @@ def _read_model(model: Path, profile: str | None, layers: Path | None) -> ModelS
 
 
 def _app() -> Any:
+    """Return the typer application.
+
+    One long function: typer may be missing, and each command's signature is its documentation.
+    """
     app = typer.Typer(
         add_completion=False,
-        no_args_is_help=True,
         help="Trained recurrent networks as integers, the same to the last bit everywhere.",
         rich_markup_mode=None,
         pretty_exceptions_enable=False,
@@ -131,6 +162,7 @@ def _app() -> Any:
 
     @app.callback(invoke_without_command=True)
     def about(
+        context: typer.Context,
         version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
     ) -> None:
         if version:
@@ -138,6 +170,9 @@ def _app() -> Any:
 
             print(__version__)
             raise typer.Exit()
+        if context.invoked_subcommand is None:
+            print(context.get_help())
+            raise typer.Exit(UsageError.exit_code)
 
     @app.command()
     def convert(
@@ -157,10 +192,9 @@ def _app() -> Any:
         as_json: Annotated[bool, json_option] = False,
     ) -> None:
         """Convert a trained model to ONNX, full-integer TFLite and a program."""
+        from edge_lstm.program import check_profile
         from edge_lstm_converters.convert import ConvertOptions
         from edge_lstm_converters.convert import convert as run_convert
-
-        from edge_lstm.program import check_profile
 
         if quant not in ("int8", "float32"):
             raise UsageError(f"--quant {quant}: unknown; give int8 or float32")
@@ -228,7 +262,10 @@ def _app() -> Any:
         if isinstance(found, ModelSpec):
             from edge_lstm import float_reference
 
-            arrays = {"y": float_reference.run(found, samples.x, samples.lengths)}
+            x, lengths = float_reference.check_samples(
+                found, samples.x, samples.lengths, str(input_file)
+            )
+            arrays = {"y": float_reference.run(found, x, lengths)}
             runner = "float reference"
         else:
             arrays = {"y": found.predict(samples.x, samples.lengths)}
@@ -262,13 +299,15 @@ def _app() -> Any:
         as_json: Annotated[bool, json_option] = False,
     ) -> None:
         """Compare backends in latency, size, accuracy and bytes."""
-        from edge_lstm_benchmarks.harness import run_bench
-
         from edge_lstm.samples import load_samples
+        from edge_lstm_benchmarks.harness import run_bench
 
         samples = None if data is None else load_samples(data)
         calibration = samples if calib is None else load_samples(calib)
-        chosen = [_bench_model(path, layers, calibration) for path in models]
+        chosen = [
+            _bench_model(path, name, layers, calibration)
+            for path, name in zip(models, _names(models), strict=True)
+        ]
         names = None if backends == "all" else [b.strip() for b in backends.split(",")]
         with _progress(as_json) as show:
             report = run_bench(chosen, samples, names, scenario, show)
@@ -276,6 +315,8 @@ def _app() -> Any:
             _print_json(report.document())
         else:
             print(report.text())
+        if report.mismatches():
+            raise typer.Exit(EXIT_CHECK_FAILED)
 
     @app.command()
     def doctor(as_json: Annotated[bool, json_option] = False) -> None:
@@ -291,7 +332,7 @@ def _app() -> Any:
     @app.command()
     def demo(
         output: Annotated[Path, typer.Option("-o", "--output", help="Folder to write to.")] = Path(
-            "demo_output"
+            "demo-output"
         ),
         as_json: Annotated[bool, json_option] = False,
     ) -> None:
@@ -303,7 +344,7 @@ def _app() -> Any:
         if as_json:
             _print_json(result.document())
         if not result.passed:
-            raise typer.Exit(1)
+            raise typer.Exit(EXIT_CHECK_FAILED)
 
     return app
 
@@ -314,20 +355,31 @@ def _scalar(value: float) -> Any:
     return np.array(value)
 
 
-def _bench_model(path: Path, layers: Path | None, calibration: Any) -> BenchModel:
-    """Read a model; a float one is quantized too, so that int8 backends have something to run."""
-    from edge_lstm_benchmarks.harness import BenchModel
+def _names(models: list[Path]) -> list[str]:
+    """Return each model's file name, with its folder's where two are called the same."""
+    names = [path.name for path in models]
+    return [
+        path.name if names.count(path.name) == 1 else f"{path.resolve().parent.name}/{path.name}"
+        for path in models
+    ]
 
+
+def _bench_model(
+    path: Path, name: str, layers: Path | None, calibration: "Samples | None"
+) -> "BenchModel":
+    """Read a model; a float one is quantized too, so that int8 backends have something to run."""
     from edge_lstm.calibrate import calibrate
     from edge_lstm.quantize import quantize
+    from edge_lstm_benchmarks.harness import BenchModel
 
-    found = _read_model(path, None, layers)
+    weights_only = path.suffix.lower() in (".pt", ".pth", ".safetensors")
+    found = _read_model(path, None, layers if weights_only else None)
     if isinstance(found, Program):
-        return BenchModel(path.name, None, found)
+        return BenchModel(name, None, found)
     if calibration is None:
-        return BenchModel(path.name, found, None)
+        return BenchModel(name, found, None)
     ranges = calibrate(found, calibration.x, calibration.lengths)
-    return BenchModel(path.name, found, quantize(found, ranges))
+    return BenchModel(name, found, quantize(found, ranges))
 
 
 if __name__ == "__main__":

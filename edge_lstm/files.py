@@ -1,13 +1,18 @@
-"""Writing files whole or not at all, and reading them with one line when that fails."""
+"""Writing files whole or not at all, and reading them with one line when that fails.
+
+``pathlib`` and ``tempfile`` cost more to import than all of the core: they are imported on use.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import os
-import tempfile
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 from edge_lstm.errors import OutputError, UnreadableModel
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 READ_LIMIT_BYTES = 4 << 30
 
@@ -23,6 +28,9 @@ def write_atomically(path: Path | str, data: bytes) -> None:
         OutputError: the folder is missing or read-only, or the disk is full; the file that was
             there before, if any, is untouched.
     """
+    import tempfile
+    from pathlib import Path
+
     path = Path(path)
     try:
         handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
@@ -47,6 +55,8 @@ def write_atomically(path: Path | str, data: bytes) -> None:
 
 def make_folder(path: Path | str) -> Path:
     """Make the folder ``path`` and those above it."""
+    from pathlib import Path
+
     path = Path(path)
     try:
         path.mkdir(parents=True, exist_ok=True)
@@ -61,6 +71,8 @@ def read_bytes(path: Path | str) -> bytes:
     Raises:
         UnreadableModel: there is none, it may not be read, it is empty or absurdly large.
     """
+    from pathlib import Path
+
     path = Path(path)
     try:
         size = path.stat().st_size

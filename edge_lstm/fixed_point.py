@@ -86,7 +86,8 @@ def saturating_rounding_doubling_high_mul(value: Array, multiplier: int | Array)
     Mirrors: SaturatingRoundingDoublingHighMul (gemmlowp), int32.
     """
     product = np.asarray(value, np.int64) * multiplier
-    return np.minimum((product + (1 << 30)) >> 31, I32_MAX)
+    high: I64 = np.minimum((product + (1 << 30)) >> 31, I32_MAX)
+    return high
 
 
 def saturating_rounding_doubling_high_mul_s16(left: Array, right: Array | int) -> I64:
@@ -94,7 +95,9 @@ def saturating_rounding_doubling_high_mul_s16(left: Array, right: Array | int) -
 
     Mirrors: SaturatingRoundingDoublingHighMul (gemmlowp), int16.
     """
-    return np.minimum(I16_MAX, (np.asarray(left, np.int64) * right + (1 << 14)) >> 15)
+    product = np.asarray(left, np.int64) * right
+    high: I64 = np.minimum((product + (1 << 14)) >> 15, I16_MAX)
+    return high
 
 
 def requantize(acc: Array, factor: Factor) -> I64:

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+import os
+from typing import TYPE_CHECKING
 
 from edge_lstm.errors import MissingTool, UnsupportedModel
 from edge_lstm.program import Program, check_profile
 from edge_lstm.program_file import load_elstm
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 
 def load(path: Path | str, profile: str | None = None) -> Program:
@@ -21,10 +25,10 @@ def load(path: Path | str, profile: str | None = None) -> Program:
         UnsupportedModel: it holds something that has no counterpart here, or no integers.
         MissingTool: a ``.tflite`` needs the ``flatbuffers`` package.
     """
-    path = Path(path)
+    suffix = os.path.splitext(path)[1]  # noqa: PTH122  # pathlib is slow to import
     if profile is not None:
         check_profile(profile)
-    if path.suffix == ".tflite":
+    if suffix == ".tflite":
         try:
             from edge_lstm_converters.read_tflite import read_tflite
         except ModuleNotFoundError as error:
@@ -33,10 +37,10 @@ def load(path: Path | str, profile: str | None = None) -> Program:
                 " pip install 'edge-lstm[tools]'"
             ) from error
         return read_tflite(path, profile or "tflm")
-    if path.suffix == ".elstm":
+    if suffix == ".elstm":
         program = load_elstm(path)
         return program if profile is None else program.with_profile(profile)
     raise UnsupportedModel(
-        f"{path}: suffix {path.suffix or 'none'!r}; load() takes .elstm and full-integer .tflite;"
+        f"{path}: suffix {suffix or 'none'!r}; load() takes .elstm and full-integer .tflite;"
         " convert other models with 'edge-lstm convert'"
     )

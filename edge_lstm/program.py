@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import abc
-import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from typing import TYPE_CHECKING, ClassVar, Literal, Protocol
@@ -107,20 +106,41 @@ class Tensor:
 class Kernel(Protocol):
     """One op made ready for a batch size: its buffers and its state."""
 
-    state: dict[str, Array]
+    @property
+    def state(self) -> dict[str, Array]:
+        """What is carried between steps, ``[batch, ...]``, by name; a copy."""
+
+    def set_state(self, state: Mapping[str, Array]) -> None:
+        """Set the state, of the shapes and types that ``state`` has."""
 
     def reset(self) -> None:
         """Set the state to its first value."""
 
     def run(self, inputs: Sequence[Array], lengths: I64 | None) -> Array:
-        """Return the output for whole inputs; the state moves."""
+        """Return the output for whole inputs, ``[batch, time, ...]``; the state moves."""
+
+    def step(self, x: Array) -> Array:
+        """Return the output for one step of one input, ``[batch, ...]``; the state moves."""
 
 
 class StatelessKernel:
-    """Base of kernels that carry nothing between calls."""
+    """Base of kernels that carry nothing between calls and treat every step alike."""
 
-    def __init__(self) -> None:
-        self.state: dict[str, Array] = {}
+    def run(self, inputs: Sequence[Array], lengths: I64 | None) -> Array:
+        """Return the output for whole inputs."""
+        raise NotImplementedError
+
+    def step(self, x: Array) -> Array:
+        """Return the output for one step."""
+        return self.run([x], None)
+
+    @property
+    def state(self) -> dict[str, Array]:
+        """Nothing."""
+        return {}
+
+    def set_state(self, state: Mapping[str, Array]) -> None:
+        """Nothing to set."""
 
     def reset(self) -> None:
         """Nothing to reset."""
@@ -243,6 +263,8 @@ class Program:
 
     def fingerprint(self) -> str:
         """Return a SHA-256 over everything that decides the output."""
+        import hashlib
+
         digest = hashlib.sha256()
         digest.update(repr((self.profile, self.tensors, self.input, self.output)).encode())
         for op in self.ops:

@@ -6,12 +6,8 @@ Members: ``program``, the JSON document as bytes, and one array for each constan
 
 from __future__ import annotations
 
-import io
-import json
-import zipfile
 from dataclasses import asdict, fields
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -22,6 +18,9 @@ from edge_lstm.files import read_bytes, write_atomically
 from edge_lstm.program import Op, Program, Tensor
 from edge_lstm.spec import Signal
 
+if TYPE_CHECKING:
+    from pathlib import Path
+
 FORMAT = "edge-lstm.program/1"
 _OP_TYPES = {op.type_name: op for op in OPS}
 _ARRAY_KINDS = "iuf"
@@ -29,6 +28,9 @@ _ARRAY_KINDS = "iuf"
 
 def program_bytes(program: Program) -> bytes:
     """Return the program as the bytes of an ``.elstm`` file; equal programs, equal bytes."""
+    import io
+    import json
+
     arrays: dict[str, Array] = {}
     ops = []
     for number, op in enumerate(program.ops):
@@ -70,20 +72,27 @@ def load_elstm(path: Path | str) -> Program:
     Raises:
         UnreadableModel: not such a file, damaged, or made by a newer version.
     """
-    data = read_bytes(path)
+    return program_from_bytes(read_bytes(path), str(path))
+
+
+def program_from_bytes(data: bytes, where: str = "program") -> Program:
+    """Return what ``program_bytes`` was given; ``where`` is for messages."""
     try:
         return _parse(_read_arrays(data))
     except EdgeLstmError as error:
-        raise UnreadableModel(f"{path}: {error}") from error
+        raise UnreadableModel(f"{where}: {error}") from error
     except (Exception, MemoryError) as error:  # zipfile, zlib, json and NumPy have no common base
         raise UnreadableModel(
-            f"{path}: is damaged or not an .elstm file ({type(error).__name__}: {error});"
+            f"{where}: is damaged or not an .elstm file ({type(error).__name__}: {error});"
             " convert the model again"
         ) from error
 
 
 def _read_arrays(data: bytes) -> dict[str, Array]:
     """Return the npz's arrays; a size that its bytes do not bear out is never allocated."""
+    import io
+    import zipfile
+
     arrays: dict[str, Array] = {}
     with zipfile.ZipFile(io.BytesIO(data)) as archive:
         total = sum(info.file_size for info in archive.infolist())
@@ -113,6 +122,8 @@ def _read_arrays(data: bytes) -> dict[str, Array]:
 
 
 def _parse(arrays: dict[str, Array]) -> Program:
+    import json
+
     document = json.loads(arrays["program"].tobytes())
     if document["format"] != FORMAT:
         raise UnreadableModel(

@@ -28,6 +28,26 @@ class Session:
         self.program = program
         self.batch_size = batch_size
         self._kernels = [op.prepare(program, batch_size) for op in program.ops]
+        self._tensor = program.input_tensor
+        features = () if self._tensor.signal.kind == "tokens" else (self._tensor.signal.size,)
+        self._step_shape = (batch_size, *features)
+        self._step_dtype = np.dtype(self._tensor.dtype)
+        chained = all(
+            len(op.inputs) == 1 and op.inputs[0] == before
+            for op, before in zip(
+                program.ops, [program.input, *(op.output for op in program.ops)], strict=False
+            )
+        )
+        # A model of one input and a straight chain of ops needs no table of values per step.
+        self._steps = (
+            [
+                kernel.step
+                for op, kernel in zip(program.ops, self._kernels, strict=True)
+                if op.type_name != "last_step"
+            ]
+            if chained and program.streams and features
+            else None
+        )
         self.reset()
 
     def reset(self) -> None:
@@ -39,18 +59,14 @@ class Session:
     def state(self) -> dict[str, Array]:
         """What is carried between steps, by name; a copy that can be saved and set again."""
         return {
-            f"{op.name}.{name}": value.copy()
+            f"{op.name}.{name}": value
             for op, kernel in zip(self.program.ops, self._kernels, strict=True)
             for name, value in kernel.state.items()
         }
 
     @state.setter
     def state(self, state: Mapping[str, Array]) -> None:
-        targets = {
-            f"{op.name}.{name}": value
-            for op, kernel in zip(self.program.ops, self._kernels, strict=True)
-            for name, value in kernel.state.items()
-        }
+        targets = self.state
         if set(targets) != set(state):
             raise UsageError(f"state: has {sorted(state)}; want {sorted(targets)}")
         for name, target in targets.items():
@@ -60,8 +76,9 @@ class Session:
                     f"state {name!r}: {value.dtype} {list(value.shape)};"
                     f" want {target.dtype} {list(target.shape)}"
                 )
-        for name, target in targets.items():
-            target[...] = state[name]
+        for op, kernel in zip(self.program.ops, self._kernels, strict=True):
+            own = {name: np.asarray(state[f"{op.name}.{name}"]) for name in kernel.state}
+            kernel.set_state(own)
 
     def run(self, x: Array, lengths: Array | None = None) -> Array:
         """Run steps of a sequence, continuing from the present state.
@@ -92,11 +109,24 @@ class Session:
         Returns:
             ``[batch, size]``.
         """
+        if (
+            self._steps is not None
+            and x.__class__ is np.ndarray
+            and x.dtype is self._step_dtype
+            and x.shape == self._step_shape
+        ):
+            for step in self._steps:
+                x = step(x)
+            return x
+        return self._checked_step(x)
+
+    def _checked_step(self, x: Array) -> Array:
         if not self.program.streams:
             blocking = [op.name for op in self.program.ops if not op.streams]
             raise UsageError(f"op {blocking[0]!r} needs the whole sequence; use run(), not step()")
         x, as_float = self._enter(np.asarray(x), sequence=False)
-        y = self._forward(x[:, None], None)
+        vector = self.program.input_tensor.signal.kind == "vector"
+        y = self._forward(x if vector else x[:, None], None)
         if self.program.output_tensor.signal.kind == "sequence":
             y = y[:, 0]
         return self._leave(y, as_float)
@@ -111,7 +141,7 @@ class Session:
         """Check the input and return it as integers, and whether it came as floats."""
         tensor = self.program.input_tensor
         shape: list[int | str] = [self.batch_size]
-        if sequence:
+        if sequence and tensor.signal.kind != "vector":
             shape.append("time" if self.program.time_steps is None else self.program.time_steps)
         if tensor.signal.kind != "tokens":
             shape.append(tensor.signal.size)

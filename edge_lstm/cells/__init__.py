@@ -5,6 +5,7 @@ from edge_lstm.cells.dense import Dense, DenseOp
 from edge_lstm.cells.embedding import Embedding, EmbeddingOp
 from edge_lstm.cells.lstm import Gate, Lstm
 from edge_lstm.cells.lstm_integer import LstmOp
+from edge_lstm.cells.quantize_op import DequantizeOp, QuantizeOp
 from edge_lstm.cells.shape import Dropout, Flatten, FlattenOp, LastStep, LastStepOp
 from edge_lstm.program import Op
 from edge_lstm.spec import Layer
@@ -18,7 +19,16 @@ LAYERS: tuple[type[Layer], ...] = (
     Flatten,
     Dropout,
 )
-OPS: tuple[type[Op], ...] = (LstmOp, DenseOp, ActivationOp, EmbeddingOp, LastStepOp, FlattenOp)
+OPS: tuple[type[Op], ...] = (
+    LstmOp,
+    DenseOp,
+    ActivationOp,
+    EmbeddingOp,
+    LastStepOp,
+    FlattenOp,
+    QuantizeOp,
+    DequantizeOp,
+)
 
 __all__ = [
     "LAYERS",
@@ -27,6 +37,7 @@ __all__ = [
     "ActivationOp",
     "Dense",
     "DenseOp",
+    "DequantizeOp",
     "Dropout",
     "Embedding",
     "EmbeddingOp",
@@ -39,4 +50,5 @@ __all__ = [
     "Lstm",
     "LstmOp",
     "Op",
+    "QuantizeOp",
 ]

@@ -24,7 +24,7 @@ from edge_lstm.fixed_point import (
     saturating_rounding_doubling_high_mul,
     wrap32,
 )
-from edge_lstm.program import Kernel, Op, Program, ProgramBuilder, Range, StatelessKernel, Tensor
+from edge_lstm.program import Kernel, Op, Program, ProgramBuilder, StatelessKernel, Tensor
 from edge_lstm.spec import FloatRun, Layer, Signal
 
 Kind = Literal["sigmoid", "tanh", "softmax", "relu", "relu6"]
@@ -38,7 +38,7 @@ FIXED_OUTPUT: dict[str, tuple[float, int]] = {
 }
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Activation(Layer):
     """One activation, elementwise; softmax over the last axis."""
 
@@ -66,13 +66,12 @@ class Activation(Layer):
             output = builder.add_tensor(Tensor(name, value.signal, "int8", scale, zero_point))
         elif self.kind in FIXED_OUTPUT:
             output = builder.add_tensor(Tensor(name, value.signal, "int16", 2.0**-15, 0))
-        elif self.kind == "relu":
-            # The same scale on both sides makes ReLU exact in every runtime.
+        else:
+            # The same scale on both sides makes ReLU exact in every runtime; TFLM's RELU6
+            # does not rescale at all.
             output = builder.add_tensor(
                 Tensor(name, value.signal, value.dtype, value.scale, value.zero_point)
             )
-        else:
-            output = builder.activation(name, value.signal, Range(0.0, 6.0))
         return builder.add_op(ActivationOp(self.name, (source,), output, self.kind))
 
 
@@ -89,7 +88,7 @@ def activate(kind: str, x: F64) -> F64:
     return np.clip(x, 0.0, 6.0 if kind == "relu6" else None)
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class ActivationOp(Op):
     """LOGISTIC, TANH, SOFTMAX, RELU or RELU6 in integers.
 
@@ -112,14 +111,16 @@ class ActivationKernel(StatelessKernel):
     """An activation: a table of all 256 inputs where it is elementwise."""
 
     def __init__(self, op: ActivationOp, program: Program) -> None:
-        super().__init__()
         self.op, self.profile = op, program.profile
         self.source, self.output = program.tensors[op.inputs[0]], program.tensors[op.output]
         values = np.arange(-128, 128)
         if op.kind == "softmax":
             self.table = None
         elif op.kind in ("relu", "relu6"):
-            self.table = _relu(op.kind, values, self.source, self.output)
+            if op.kind == "relu6" and program.profile not in TFLITE_PROFILES:
+                self.table = _relu6_in_place(values, self.source)
+            else:
+                self.table = _relu(op.kind, values, self.source, self.output)
         elif program.profile in TFLITE_PROFILES:
             self.table = _tabulated(op.kind, values, self.source, self.output)
         else:
@@ -147,6 +148,12 @@ def _relu(kind: str, values: Array, source: Tensor, output: Tensor) -> I64:
     if kind == "relu6":
         high = min(127, output.zero_point + int(round_half_away(np.float32(6 / output.scale))))
     return saturate(y, output.zero_point, high)
+
+
+def _relu6_in_place(values: Array, source: Tensor) -> I64:
+    """Mirrors: Relu6Quantized (TFLM activations.cc), which clamps in the input's scale."""
+    six = source.zero_point + int(round_half_away(np.float32(6) / np.float32(source.scale)))
+    return saturate(values, source.zero_point, min(127, six))
 
 
 def _tabulated(kind: str, values: Array, source: Tensor, output: Tensor) -> I64:

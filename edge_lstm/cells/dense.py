@@ -26,7 +26,7 @@ from edge_lstm.spec import FloatRun, Layer, Signal, check_shape
 FusedActivation = Literal["none", "relu", "relu6", "relu_n1_to_1"]
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Dense(Layer):
     """A fully connected layer; on a sequence it acts on every step (time-distributed).
 
@@ -77,7 +77,7 @@ class Dense(Layer):
         )
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class DenseOp(Op):
     """FULLY_CONNECTED in integers.
 
@@ -106,9 +106,8 @@ class DenseOp(Op):
 
     def derived(self, program: Program) -> dict[str, object]:
         kernel = DenseKernel(self, program)
-        sums = self.weights.astype(np.int64).sum(axis=1)
         found: dict[str, object] = {
-            "effective_bias": self.bias.astype(np.int64) - kernel.source_zero_point * sums,
+            "effective_bias": kernel.bias,
             "output_range": [kernel.low, kernel.high],
         }
         if program.profile == "litert":
@@ -140,16 +139,17 @@ class DenseKernel(StatelessKernel):
     """FULLY_CONNECTED as the profile's runtime rounds it."""
 
     def __init__(self, op: DenseOp, program: Program) -> None:
-        super().__init__()
         self.op, self.profile = op, program.profile
         source, output = program.tensors[op.inputs[0]], program.tensors[op.output]
-        self.source_zero_point, self.zero_point = source.zero_point, output.zero_point
+        self.zero_point = output.zero_point
         self.dtype, self.wide = output.dtype, source.dtype == "int16"
         self.low, self.high = activation_bounds(output, op.activation)
-        double = self.profile in ("tflm", "cmsis-nn") or len(op.weight_scales) > 1
+        double = self.profile == "tflm" or len(op.weight_scales) > 1
         products = [scale_product(source.scale, s, double=double) for s in op.weight_scales]
         self.factors = [quantize_multiplier(p / output.scale) for p in products]
-        self.products, self.output_scale = products, output.scale
+        weights = op.weights.astype(np.int64) - op.weight_zero_point
+        self.weights = weights.astype(np.float64)
+        self.bias = op.bias - source.zero_point * weights.sum(axis=1)
         self.real_scales = op.weight_scales.astype(np.float64) * source.scale / output.scale
         float_products = op.weight_scales * np.float32(source.scale)
         self.float_scales = float_products.astype(np.float32) / np.float32(output.scale)
@@ -158,17 +158,15 @@ class DenseKernel(StatelessKernel):
         """Return the output, int8 [..., output]."""
         del lengths
         (x,) = inputs
-        centred = x.astype(np.int64) - self.source_zero_point
-        weights = self.op.weights.astype(np.int64) - self.op.weight_zero_point
-        acc = dot(centred, weights) + self.op.bias
+        acc = dot(x, self.weights) + self.bias
         rounded = self._round(acc if self.wide else wrap32(acc))
         return saturate(rounded + self.zero_point, self.low, self.high).astype(self.dtype)
 
     def _round(self, acc: I64) -> I64:
-        if self.profile == "litert":
-            # XNNPACK: float32 product, then the FPU's rounding: to nearest, ties to even.
+        if self.profile == "litert" and not self.wide:
+            # XNNPACK, which takes no int16: float32 product, then to nearest, ties to even.
             return np.rint(acc.astype(np.float32) * self.float_scales).astype(np.int64)
-        if self.profile == "litert-ref":
+        if self.profile in ("litert", "litert-ref"):
             return round_half_away(acc * self.real_scales).astype(np.int64)
         if self.wide:
             rounder = requantize_s64

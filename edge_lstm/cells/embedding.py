@@ -13,7 +13,7 @@ from edge_lstm.program import Kernel, Op, Program, ProgramBuilder, Range, Statel
 from edge_lstm.spec import FloatRun, Layer, Signal
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Embedding(Layer):
     """Looks tokens up.
 
@@ -44,7 +44,7 @@ class Embedding(Layer):
         return builder.add_op(EmbeddingOp(self.name, (source,), output, table))
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class EmbeddingOp(Op):
     """GATHER from a table in the output's scale.
 
@@ -65,7 +65,6 @@ class EmbeddingKernel(StatelessKernel):
     """GATHER."""
 
     def __init__(self, op: EmbeddingOp) -> None:
-        super().__init__()
         self.table = op.table
 
     def run(self, inputs: Sequence[Array], lengths: I64 | None) -> Array:

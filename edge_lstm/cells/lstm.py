@@ -25,7 +25,7 @@ def sigmoid(x: F64) -> F64:
     return 0.5 * (1.0 + np.tanh(0.5 * x))
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Gate:
     """One gate: ``input_weights [hidden, input]``, ``recurrent_weights``, ``bias [hidden]``.
 
@@ -37,7 +37,7 @@ class Gate:
     bias: F32
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Lstm(Layer):
     """The textbook LSTM; gives every step: [batch, time, hidden].
 

@@ -8,14 +8,14 @@ the fast form is held to.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
 
 from edge_lstm import activations
-from edge_lstm.arrays import F32, I8, I16, I64, Array
+from edge_lstm.arrays import F32, F64, I8, I16, I64, Array
 from edge_lstm.errors import UnsupportedModel
 from edge_lstm.fixed_point import (
     Factor,
@@ -37,7 +37,7 @@ GATE_SCALE = 2.0**-12
 TFLITE_PROFILES: tuple[Profile, ...] = ("litert", "litert-ref", "tflite-runtime")
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class LstmOp(Op):
     """An integer LSTM as a ``.tflite`` file states it; gates in the order i, f, g, o.
 
@@ -136,7 +136,13 @@ class LstmOp(Op):
         return tuple(name for name, present in found.items() if present)
 
     def prepare(self, program: Program, batch_size: int) -> Kernel:
-        return LstmKernel(self, program, batch_size)
+        from edge_lstm.cells.lstm_fast import FastLstmKernel
+        from edge_lstm.cells.lstm_tables import shared_tables
+
+        tables = shared_tables(self, program)
+        if tables is None:
+            return LstmKernel(self, program, batch_size)
+        return FastLstmKernel(self, tables, batch_size)
 
     def derived(self, program: Program) -> dict[str, object]:
         parameters = lstm_parameters(self, program)
@@ -164,7 +170,7 @@ class LstmOp(Op):
         }
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class LstmParameters:
     """What a runtime derives from the file when it loads it; gates in the order i, f, g, o."""
 
@@ -199,7 +205,7 @@ def lstm_parameters(op: LstmOp, program: Program) -> LstmParameters:
     Mirrors: PopulateQuantizedLstmParams8x8_16 (TFLite lstm.cc), CreateGateParams (TFLM).
     """
     tflite = program.profile in TFLITE_PROFILES
-    double = program.profile in ("tflm", "cmsis-nn")
+    double = program.profile == "tflm"
     source = program.tensors[op.inputs[0]]
     power = op.cell_power
 
@@ -246,12 +252,13 @@ def lstm_parameters(op: LstmOp, program: Program) -> LstmParameters:
     )
 
 
-def dot(values: Array, weights: Array) -> I64:
+def dot(values: Array, weights: F64) -> I64:
     """Return the exact integer product ``values @ weights.T``.
 
     float64 holds every partial sum exactly, and BLAS has no integers.
     """
-    return (values.astype(np.float64) @ weights.astype(np.float64).T).astype(np.int64)
+    product: I64 = (values.astype(np.float64) @ weights.T).astype(np.int64)
+    return product
 
 
 class LstmKernel:
@@ -283,12 +290,12 @@ class LstmKernel:
         self.op, self.profile, self.batch_size, self.trace = op, profile, batch_size, trace
         self.parameters = lstm_parameters(op, program)
         self.wide = wide
+        self.input_weights = op.input_weights.astype(np.float64)
+        self.recurrent_weights = op.recurrent_weights.astype(np.float64)
         dtype = np.int16 if wide else np.int8
         self.low, self.high = int(np.iinfo(dtype).min), int(np.iinfo(dtype).max)
-        self.state = {
-            "hidden": np.empty((batch_size, op.output_size), dtype),
-            "cell": np.empty((batch_size, op.cell_count), np.int16),
-        }
+        self.hidden = np.empty((batch_size, op.output_size), dtype)
+        self.cell = np.empty((batch_size, op.cell_count), np.int16)
         if profile in TFLITE_PROFILES:
             self._cell_update = self._cell_update_tflite
         elif profile == "cmsis-nn":
@@ -298,21 +305,31 @@ class LstmKernel:
 
     def reset(self) -> None:
         """Set hidden and cell state to their first values."""
-        self.state["hidden"][...] = self.op.initial_hidden
-        self.state["cell"][...] = self.op.initial_cell
+        self.hidden[...] = self.op.initial_hidden
+        self.cell[...] = self.op.initial_cell
+
+    @property
+    def state(self) -> dict[str, Array]:
+        """Hidden state int8 (or int16) and cell state int16, ``[batch, size]``; a copy."""
+        return {"hidden": self.hidden.copy(), "cell": self.cell.copy()}
+
+    def set_state(self, state: Mapping[str, Array]) -> None:
+        """Set the state."""
+        self.hidden[...] = state["hidden"]
+        self.cell[...] = state["cell"]
 
     def run(self, inputs: Sequence[Array], lengths: I64 | None) -> Array:
         """Return every step's hidden state, [batch, time, output]."""
         del lengths  # a row's state past its end is never read
         (x,) = inputs
-        outputs = np.empty((*x.shape[:2], self.op.output_size), self.state["hidden"].dtype)
+        outputs = np.empty((*x.shape[:2], self.op.output_size), self.hidden.dtype)
         for step in range(x.shape[1]):
             outputs[:, step] = self.step(x[:, step])
         return outputs
 
     def step(self, x: Array) -> Array:
         """Run one step: ``x`` [batch, input] to the hidden state [batch, output]."""
-        hidden, cell = self.state["hidden"], self.state["cell"].astype(np.int64)
+        hidden, cell = self.hidden, self.cell.astype(np.int64)
         parameters, op = self.parameters, self.op
         forget = self._lookup(parameters.sigmoid, self._gate(FORGET, x, hidden, cell))
         candidate = self._lookup(parameters.gate_tanh, self._gate(CELL, x, hidden, cell))
@@ -328,11 +345,11 @@ class LstmKernel:
         else:
             squashed = self._lookup(parameters.cell_tanh, cell)
         product = requantize(exit_ * squashed, parameters.hidden_factor)
-        self.state["cell"][...] = cell
-        self.state["hidden"][...] = self._hidden(product)
+        self.cell[...] = cell
+        self.hidden[...] = self._hidden(product)
         self._show("cell_state", cell)
-        self._show("hidden_state", self.state["hidden"])
-        return self.state["hidden"]
+        self._show("hidden_state", self.hidden)
+        return self.hidden
 
     def _show(self, name: str, values: Array) -> None:
         if self.trace is not None:
@@ -346,8 +363,8 @@ class LstmKernel:
     def _gate(self, gate: int, x: Array, hidden: Array, cell: I64) -> I64:
         """Return one gate's pre-activation, Q3.12 in int16."""
         op, parameters = self.op, self.parameters
-        from_input = dot(x, op.input_weights[gate]) + parameters.input_bias[gate]
-        recurrent = dot(hidden, op.recurrent_weights[gate]) + parameters.recurrent_bias[gate]
+        from_input = dot(x, self.input_weights[gate]) + parameters.input_bias[gate]
+        recurrent = dot(hidden, self.recurrent_weights[gate]) + parameters.recurrent_bias[gate]
         if self.wide:
             total = saturate_s16(requantize_s64(from_input, parameters.input_factors[gate]))
             term = requantize_s64(recurrent, parameters.recurrent_factors[gate])
@@ -442,7 +459,7 @@ class LstmKernel:
         # Minus here and plus below: the signs of the kernel, which differ from the plain cell's.
         values = saturate(product - op.product_zero_point, self.low, self.high)
         sums = op.projection_weights.astype(np.int64).sum(axis=1)
-        acc = dot(values, op.projection_weights)
+        acc = dot(values, op.projection_weights.astype(np.float64))
         acc = wrap32(acc + op.projection_bias + op.product_zero_point * sums)
         product_scale = np.float32(op.projection_scale) * np.float32(op.product_scale)
         factor = quantize_multiplier(float(product_scale / np.float32(op.hidden_scale)))

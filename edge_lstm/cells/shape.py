@@ -22,7 +22,7 @@ def _moved(layer: Layer, builder: ProgramBuilder, source: int) -> int:
     )
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class LastStep(Layer):
     """Keeps the last valid step of a sequence: [batch, time, size] to [batch, size]."""
 
@@ -39,7 +39,7 @@ class LastStep(Layer):
         return builder.add_op(LastStepOp(self.name, (source,), output))
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Flatten(Layer):
     """Joins all steps: [batch, time, size] to [batch, time * size].
 
@@ -68,7 +68,7 @@ class Flatten(Layer):
         return builder.add_op(FlattenOp(self.name, (source,), output))
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Dropout(Layer):
     """Does nothing outside training."""
 
@@ -91,7 +91,7 @@ def take_last(x: Array, lengths: I64 | None) -> Array:
     return x[np.arange(len(x)), lengths - 1]
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class LastStepOp(Op):
     """STRIDED_SLICE of the last step."""
 
@@ -109,8 +109,12 @@ class LastStepKernel(StatelessKernel):
         """Return [batch, size]."""
         return take_last(inputs[0], lengths)
 
+    def step(self, x: Array) -> Array:
+        """Return the step itself."""
+        return x
 
-@dataclass(frozen=True, eq=False)
+
+@dataclass(frozen=True, eq=False, repr=False)
 class FlattenOp(Op):
     """RESHAPE that joins all steps."""
 

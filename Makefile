@@ -1,0 +1,84 @@
+# Each target sets up what it needs. `make help` lists them.
+
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+PYTEST := $(BIN)/python -m pytest -n auto --dist worksteal
+
+# What the fullest test run needs on top of the development environment; versions: constraints.txt.
+EVERYTHING := torch onnxscript tflite-micro ethos-u-vela safetensors scikit-learn
+
+# tflite-runtime's last release needs NumPy 1 and Python 3.9 to 3.11: it gets its own environment.
+TFLITE_RUNTIME_VENV   := .venv-tflite-runtime
+TFLITE_RUNTIME_PYTHON ?= $(PYTHON) python3.11 python3.10 python3.9
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test check bench fuzz sim test-tflite-runtime install-everything clean
+
+help:  ## list these targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-20s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+demo: $(VENV)/.ready  ## convert the sample model and check it on every backend present
+	$(BIN)/edge-lstm demo
+
+test: $(VENV)/.ready  ## run every test; what this machine cannot run is skipped with its reason
+	$(PYTEST)
+
+check: $(VENV)/.ready  ## format, lint, types, layers
+	$(BIN)/ruff format --check . && $(BIN)/ruff check . && $(BIN)/mypy && $(BIN)/lint-imports
+
+bench: $(VENV)/.ready  ## measure every sample model on every backend present
+	$(BIN)/python -m edge_lstm_benchmarks
+
+fuzz: $(VENV)/.ready  ## run the property tests on many new random inputs
+	$(PYTEST) -m hypothesis --hypothesis-profile=fuzz
+
+sim: $(VENV)/.ready  ## run the sample model as firmware under CPU emulation
+	@echo "make sim: this version has no firmware yet; 'make demo' runs what there is" >&2; exit 1
+
+test-tflite-runtime: $(VENV)/.ready $(TFLITE_RUNTIME_VENV)/.ready  ## run the tests against tflite-runtime 2.14.0
+	EDGE_LSTM_TFLITE_RUNTIME_PYTHON=$(CURDIR)/$(TFLITE_RUNTIME_VENV)/bin/python $(PYTEST) -m tflite_runtime
+
+install-everything: $(VENV)/.everything  ## add PyTorch, TFLite Micro and the other engines that tests can use
+
+clean:  ## remove builds, caches and the demo's output (to set up again: rm -r .venv*)
+	rm -rf build dist demo-output .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
+	find edge_lstm converters firmware_sim benchmarks tests -name __pycache__ -prune -exec rm -rf {} +
+
+# $(call install,ENVIRONMENT,WHAT). The environments are made --without-pip and filled by the pip
+# outside: works where Debian left ensurepip out (no python3-venv). pip has --python from 22.3 on;
+# an older one puts a newer one into the environment.
+install = if $(PYTHON) -m pip --python $(1)/bin/python --version >/dev/null 2>&1; then \
+	  $(PYTHON) -m pip --disable-pip-version-check --python $(1)/bin/python install --quiet $(2); \
+	else \
+	  $(PYTHON) -m pip --disable-pip-version-check install --quiet --upgrade 'pip>=22.3' \
+	    --target "$$($(1)/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')" && \
+	  $(1)/bin/python -m pip --disable-pip-version-check install --quiet $(2); \
+	fi
+
+$(VENV)/.ready: pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || \
+	  { echo "make: $(PYTHON) is not Python 3.10 or later; name one that is: make PYTHON=python3.12 ..." >&2; exit 1; }
+	@$(PYTHON) -m pip --version >/dev/null 2>&1 || \
+	  { echo "make: $(PYTHON) has no pip; install it (Debian: apt install python3-pip)" >&2; exit 1; }
+	@echo "Setting up $(VENV) (once; a minute or two)"
+	@$(PYTHON) -m venv --without-pip $(VENV)
+	@$(call install,$(VENV),-c constraints.txt -e '.[dev]')
+	@touch $@
+
+$(VENV)/.everything: $(VENV)/.ready
+	@echo "Adding to $(VENV): $(EVERYTHING)"
+	@$(call install,$(VENV),-c constraints.txt $(EVERYTHING))
+	@touch $@
+
+$(TFLITE_RUNTIME_VENV)/.ready:
+	@echo "Setting up $(TFLITE_RUNTIME_VENV) (once)"
+	@for python in $(TFLITE_RUNTIME_PYTHON); do \
+	  if $$python -c 'import sys; sys.exit(not (3, 9) <= sys.version_info < (3, 12))' 2>/dev/null; then \
+	    exec $$python -m venv --without-pip $(TFLITE_RUNTIME_VENV); \
+	  fi; \
+	done; \
+	echo "make: tflite-runtime 2.14.0 needs Python 3.9 to 3.11, and none of these is one: $(TFLITE_RUNTIME_PYTHON);" \
+	  "name one: make TFLITE_RUNTIME_PYTHON=/path/to/python3.11 test-tflite-runtime" >&2; exit 1
+	@$(call install,$(TFLITE_RUNTIME_VENV),tflite-runtime==2.14.0 numpy==1.26.4)
+	@touch $@
