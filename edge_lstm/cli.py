@@ -58,7 +58,10 @@ def run(arguments: list[str]) -> int:
     try:
         if typer is None:
             raise MissingTool(NEEDS_TOOLS)
-        return int(_app()(arguments, prog_name="edge-lstm", standalone_mode=False) or 0)
+        code = int(_app()(arguments, prog_name="edge-lstm", standalone_mode=False) or 0)
+        if code == EXIT_INTERRUPTED:  # what newer versions of typer make of it
+            raise KeyboardInterrupt
+        return code
     except BaseException as error:
         message, code = _explain(error)
         if message is not None:
@@ -183,7 +186,7 @@ def _app() -> Any:
             Path | None, typer.Option("--calib", help=".npz with x (and lengths) to scale by.")
         ] = None,
         quant: Annotated[str, typer.Option("--quant", help="int8 or float32.")] = "int8",
-        profile: Annotated[str, profile_option] = "tflm",
+        profile: Annotated[str | None, profile_option] = None,
         time_steps: Annotated[
             int | None, typer.Option("--time-steps", help="Of the .tflite; 1 for streaming.")
         ] = None,
@@ -202,7 +205,7 @@ def _app() -> Any:
             targets=tuple(t.strip() for t in to.split(",") if t.strip()),
             calibration=calib,
             quant="int8" if quant == "int8" else "float32",
-            profile=check_profile(profile),
+            profile=profile if profile is None else check_profile(profile),
             time_steps=time_steps,
             layers=layers,
             name=name,
@@ -270,7 +273,7 @@ def _app() -> Any:
         else:
             arrays = {"y": found.predict(samples.x, samples.lengths)}
             runner = f"profile {found.profile}"
-            if found.output_tensor.is_quantized:
+            if found.output_tensor.is_quantized and arrays["y"].dtype.kind == "i":
                 arrays["y_scale"] = _scalar(found.output_tensor.scale)
                 arrays["y_zero_point"] = _scalar(found.output_tensor.zero_point)
         write_atomically(output_file, npz_bytes(arrays))

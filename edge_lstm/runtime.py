@@ -156,6 +156,8 @@ class Session:
         if x.dtype == tensor.dtype:
             return x, False
         if np.issubdtype(x.dtype, np.floating):
+            if not tensor.is_quantized:  # the model has a QUANTIZE of its own
+                return x.astype(np.float32), False
             return tensor.quantize(x), True
         raise UsageError(f"input {tensor.name!r}: {x.dtype}; want {tensor.dtype} or float32")
 

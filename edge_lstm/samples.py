@@ -63,8 +63,10 @@ def load_samples(path: Path | str) -> Samples:
         for name, value in arrays.items()
     }
     x, lengths, y = arrays.pop("x"), arrays.pop("lengths", None), arrays.pop("y", None)
-    if y is not None and len(y) != len(x):
-        raise UsageError(f"{path}: y has {len(y)} rows; want {len(x)}, as x has")
+    if x.ndim < 2:
+        raise UsageError(f"{path}: x has shape {list(x.shape)}; want [sequences, time, ...]")
+    if y is not None and y.shape[:1] != x.shape[:1]:
+        raise UsageError(f"{path}: y has shape {list(y.shape)}; want [{len(x)}, ...], as x has")
     return Samples(x, lengths, y, arrays, str(path))
 
 

@@ -7,9 +7,12 @@ from hypothesis import strategies as st
 
 from edge_lstm.arrays import F32, Array
 from edge_lstm.cells import Activation, Dense, DenseOp, Gate, LastStep, LastStepOp, Lstm, LstmOp
+from edge_lstm.cells.activation import KINDS
+from edge_lstm.cells.dense import FusedActivation
 from edge_lstm.program import PROFILES, Op, Profile, Program, Tensor
 from edge_lstm.spec import Layer, ModelSpec, Signal
 
+FUSED: tuple[FusedActivation, ...] = ("none", "relu", "relu6")
 GAINS = (0.3, 1.0, 5.0, 30.0)
 """From quiet gates to full saturation, and beyond what int32 holds once it is shifted."""
 
@@ -44,9 +47,9 @@ def random_spec(random: np.random.Generator) -> ModelSpec:
         layers.append(LastStep("last"))
     outputs = int(random.integers(1, 7))
     layers.append(Dense("dense", uniform(random, outputs, hidden), uniform(random, outputs)))
-    kind = random.choice(["none", "sigmoid", "tanh", "softmax", "relu", "relu6"])
-    if kind != "none":
-        layers.append(Activation("head", kind))
+    kind = int(random.integers(0, len(KINDS) + 1))
+    if kind < len(KINDS):
+        layers.append(Activation("head", KINDS[kind]))
     return ModelSpec("random_model", Signal("sequence", features), tuple(layers))
 
 
@@ -122,7 +125,13 @@ def random_program(
     with_head = random.random() < 0.5 if head is None else head
     if with_head:
         tensors.append(
-            Tensor("last.output", Signal("vector", cells), "int8", tensors[1].scale, tensors[1].zero_point)
+            Tensor(
+                "last.output",
+                Signal("vector", cells),
+                "int8",
+                tensors[1].scale,
+                tensors[1].zero_point,
+            )
         )
         ops.append(LastStepOp("last", (1,), 2))
         outputs = int(random.integers(1, 20))
@@ -139,7 +148,7 @@ def random_program(
         )
         bias = random.integers(-2000, 2000, outputs).astype(np.int32)
         weights = random.integers(-127, 128, (outputs, cells)).astype(np.int8)
-        activation = random.choice(["none", "relu", "relu6"])
+        activation = FUSED[int(random.integers(0, 3))]
         ops.append(DenseOp("dense", (2,), 3, weights, bias, weight_scale, activation))
     return Program("random_model", profile, tuple(tensors), tuple(ops), 0, len(tensors) - 1)
 

@@ -43,7 +43,7 @@ activation = "linear"
 """
 
 
-class Stacked(nn.Module):  # type: ignore[misc]  # torch is Any to mypy
+class Stacked(nn.Module):  # torch is Any to mypy
     """Token ids ``[batch, time]`` to 3 numbers, by an embedding and two LSTM layers."""
 
     def __init__(self) -> None:
@@ -58,7 +58,7 @@ class Stacked(nn.Module):  # type: ignore[misc]  # torch is Any to mypy
         return result
 
 
-class Stateful(nn.Module):  # type: ignore[misc]  # torch is Any to mypy
+class Stateful(nn.Module):  # torch is Any to mypy
     """An LSTM whose state comes in and goes out."""
 
     def __init__(self) -> None:
@@ -73,7 +73,7 @@ class Stateful(nn.Module):  # type: ignore[misc]  # torch is Any to mypy
         return y, hn, cn
 
 
-class SequenceHead(nn.Module):  # type: ignore[misc]  # torch is Any to mypy
+class SequenceHead(nn.Module):  # torch is Any to mypy
     """An answer at every step."""
 
     def __init__(self) -> None:

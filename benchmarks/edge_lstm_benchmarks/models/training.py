@@ -18,7 +18,7 @@ SEED = 2
 Loss = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 
 
-class LastStepNet(nn.Module):  # type: ignore[misc]  # torch is Any to mypy
+class LastStepNet(nn.Module):  # torch is Any to mypy
     """An LSTM, and a linear layer on its hidden state after the last step."""
 
     def __init__(self, input_size: int, hidden_size: int, outputs: int) -> None:

@@ -1,0 +1,50 @@
+"""Compares runtimes on the same model and data: latency, size, accuracy and bytes."""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING
+
+from edge_lstm.errors import UsageError
+
+if TYPE_CHECKING:
+    from edge_lstm.backend import Backend
+
+# A backend's name, and where its class is; imported on use. Names that differ only after the
+# colon are one family, which the name before the colon selects.
+BACKENDS: dict[str, str] = {
+    "numpy-int8:tflm": "edge_lstm_benchmarks.backends.numpy_int8:NumpyInt8",
+    "numpy-int8:tflm-2026-08": "edge_lstm_benchmarks.backends.numpy_int8:NumpyInt8",
+    "numpy-int8:cmsis-nn": "edge_lstm_benchmarks.backends.numpy_int8:NumpyInt8",
+    "numpy-int8:litert": "edge_lstm_benchmarks.backends.numpy_int8:NumpyInt8",
+    "numpy-int8:litert-ref": "edge_lstm_benchmarks.backends.numpy_int8:NumpyInt8",
+    "numpy-int8:tflite-runtime": "edge_lstm_benchmarks.backends.numpy_int8:NumpyInt8",
+    "numpy-float": "edge_lstm_benchmarks.backends.numpy_float:NumpyFloat",
+    "onnxruntime": "edge_lstm_benchmarks.backends.onnxruntime:OnnxRuntime",
+    "litert": "edge_lstm_benchmarks.backends.litert:LiteRt",
+    "litert-ref": "edge_lstm_benchmarks.backends.litert:LiteRt",
+    "litert-float": "edge_lstm_benchmarks.backends.litert:LiteRt",
+    "tflm": "edge_lstm_benchmarks.backends.tflm:Tflm",
+    "tflite-runtime": "edge_lstm_benchmarks.backends.tflite_runtime:TfliteRuntime",
+}
+
+
+def select_backends(names: list[str] | None) -> list[str]:
+    """Return rows of BACKENDS for names and families, in the table's order; None: all.
+
+    Raises:
+        UsageError: a name is not in the table.
+    """
+    if names is None or "all" in names:
+        return list(BACKENDS)
+    for name in names:
+        if not any(name in (row, row.split(":")[0]) for row in BACKENDS):
+            raise UsageError(f"backend {name!r}: unknown; give some of {', '.join(BACKENDS)}")
+    return [row for row in BACKENDS if row in names or row.split(":")[0] in names]
+
+
+def open_backend(name: str, target: str | None = None) -> Backend:
+    """Return the backend called ``name``, from ``target`` or else from the table."""
+    module, _, class_name = (target or BACKENDS[name]).partition(":")
+    backend: Backend = getattr(importlib.import_module(module), class_name)(name)
+    return backend

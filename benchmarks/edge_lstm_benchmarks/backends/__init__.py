@@ -1,0 +1,1 @@
+"""One runtime a file; the engine is imported nowhere else, and only in ``load``."""

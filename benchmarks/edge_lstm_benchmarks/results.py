@@ -1,0 +1,136 @@
+"""The results table of the README: the sample models on the backends of this machine.
+
+python -m edge_lstm_benchmarks.results [README.md]
+"""
+
+from __future__ import annotations
+
+import datetime
+import sys
+from pathlib import Path
+
+from edge_lstm.backend import BenchModel
+from edge_lstm.calibrate import calibrate
+from edge_lstm.errors import EdgeLstmError, UsageError
+from edge_lstm.files import write_atomically
+from edge_lstm.quantize import quantize
+from edge_lstm.report import Fidelity, Report, Result
+from edge_lstm.samples import Samples, load_samples
+from edge_lstm.spec import ModelSpec
+from edge_lstm_benchmarks.harness import run_bench
+from edge_lstm_converters import read
+
+START = "<!-- results: written by `make results` -->"
+END = "<!-- end of results -->"
+MODELS = Path(__file__).parent / "models"
+# Those whose data ship; what each errs in.
+UNITS = {"weather": "°C", "digits": "% right"}
+BACKENDS = [
+    *("numpy-int8:tflm", "numpy-int8:litert", "numpy-float", "onnxruntime", "litert"),
+    *("litert-ref", "litert-float", "tflm", "tflite-runtime"),
+]
+HEADER = ("backend", "one step, µs", "whole sequence, µs", "file, bytes", "bytes that differ")
+
+
+def sample_model(name: str) -> tuple[BenchModel, Samples]:
+    """Return a model that ships, in float and in integers, and its test data."""
+    folder = MODELS / name
+    spec = read(folder / "model.pt", layers=folder / "layers.toml", name=name)
+    assert isinstance(spec, ModelSpec)
+    samples = load_samples(folder / "calibration.npz")
+    program = quantize(spec, calibrate(spec, samples.x, samples.lengths))
+    return BenchModel(name, spec, program), load_samples(folder / "test.npz")
+
+
+def results_markdown(day: datetime.date) -> str:
+    """Measure and return the block that stands between START and END."""
+    parts = [START, ""]
+    host = ""
+    for name, unit in UNITS.items():
+        model, samples = sample_model(name)
+        stream = run_bench([model], samples, BACKENDS, "stream")
+        sequence = run_bench([model], samples, BACKENDS, "sequence")
+        parts += [_table(stream, sequence, unit), ""]
+        about = stream.host
+        host = (
+            f"{about['cpu']}, {about['cpus']} CPUs, {str(about['system']).split()[0]},"
+            f" Python {about['python']}, NumPy {about['numpy']}; one thread; {day.isoformat()}."
+        )
+    parts += [
+        "Times are medians of calls from Python, array in and array out. *Bytes that differ*: from"
+        " the NumPy runtime under that interpreter's profile, over all test outputs.",
+        f"Machine: {host}",
+        "",
+        END,
+    ]
+    return "\n".join(parts)
+
+
+def _table(stream: Report, sequence: Report, unit: str) -> str:
+    (record,) = stream.models
+    lines = [
+        f"**{record.name}**: {record.parameters:,} parameters, {record.sequences:,} test sequences"
+        f" of {record.time_steps} steps",
+        "",
+        "| " + " | ".join((*HEADER[:3], unit, *HEADER[3:])) + " |",
+        "|---|---:|---:|---:|---:|---:|",
+    ]
+    pairs = zip(stream.results, sequence.results, strict=True)
+    rows = [(one, whole) for one, whole in pairs if one.latency_us and whole.latency_us]
+    rows.sort(key=lambda pair: pair[0].latency_us.p50 if pair[0].latency_us else 0.0)
+    lines += ["| " + " | ".join(_cells(one, whole)) + " |" for one, whole in rows]
+    missing = {r.backend: r.skipped_reason for r in stream.results if r.skipped_reason}
+    lines += [f"| {name} | not run: {reason} | | | | |" for name, reason in missing.items()]
+    return "\n".join(lines)
+
+
+def _cells(one: Result, whole: Result) -> tuple[str, ...]:
+    assert one.latency_us is not None
+    assert whole.latency_us is not None
+    assert one.accuracy is not None
+    value = one.accuracy.value
+    scored = f"{100 * value:.1f}" if one.accuracy.metric == "accuracy" else f"{value:.3f}"
+    differing = [(r.fidelity or Fidelity()).differing_bytes for r in (one, whole)]
+    total = (one.output_bytes or 0) + (whole.output_bytes or 0)
+    is_int8 = one.precision == "int8"
+    differ = "-" if None in differing else f"{sum(n or 0 for n in differing):,} of {total:,}"
+    return (
+        one.backend if is_int8 or "float" in one.backend else f"{one.backend} (float)",
+        f"{one.latency_us.p50:.1f}",
+        f"{whole.latency_us.p50:,.0f}",
+        scored,
+        f"{whole.size_bytes or 0:,}",
+        differ,
+    )
+
+
+def replace_block(text: str, block: str) -> str:
+    """Return ``text`` with ``block`` in place of what stands between START and END.
+
+    Raises:
+        UsageError: the text has no such place.
+    """
+    before, start, rest = text.partition(START)
+    _, end, after = rest.partition(END)
+    if not start or not end:
+        raise UsageError(f"no place for results: want a line {START!r} and a line {END!r}")
+    return before + block + after
+
+
+def main(arguments: list[str]) -> int:
+    """Rewrite the block in the file that is named, else in README.md."""
+    path = Path(arguments[0] if arguments else "README.md")
+    try:
+        text = path.read_text(encoding="utf8")
+        replace_block(text, "")
+        block = results_markdown(datetime.datetime.now(datetime.timezone.utc).date())
+        write_atomically(path, replace_block(text, block).encode())
+    except (EdgeLstmError, OSError) as error:
+        print(f"results: {error}", file=sys.stderr)
+        return 2
+    print(block)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

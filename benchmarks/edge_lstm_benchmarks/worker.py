@@ -1,0 +1,224 @@
+"""One backend in a process of its own: it answers requests on stdin, and times itself.
+
+A message is a length (8 bytes, little endian), a JSON object, and the ``.npy`` bytes of each
+array that the object names, each after its own length. No pickle: neither side can make the other
+run anything.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import struct
+import sys
+import time
+from collections.abc import Callable, Mapping
+from typing import IO, Any
+
+import numpy as np
+
+from edge_lstm.arrays import Array
+from edge_lstm.backend import Backend, CallShape, Session
+from edge_lstm.errors import EdgeLstmError
+from edge_lstm_benchmarks import open_backend
+
+_LENGTH = struct.Struct("<Q")
+
+clock: Callable[[], int] = time.perf_counter_ns
+"""Nanoseconds; a test replaces it."""
+
+
+def write_message(
+    stream: IO[bytes], fields: Mapping[str, Any], arrays: Mapping[str, Array] | None = None
+) -> None:
+    """Write one message."""
+    arrays = arrays or {}
+    text = json.dumps({**fields, "arrays": list(arrays)}).encode()
+    stream.write(_LENGTH.pack(len(text)) + text)
+    for value in arrays.values():
+        buffer = io.BytesIO()
+        np.lib.format.write_array(buffer, np.ascontiguousarray(value), allow_pickle=False)
+        stream.write(_LENGTH.pack(buffer.tell()))
+        stream.write(buffer.getbuffer())
+    stream.flush()
+
+
+def read_message(stream: IO[bytes]) -> tuple[dict[str, Any], dict[str, Array]]:
+    """Return one message's object and arrays.
+
+    Raises:
+        EOFError: the other side has gone.
+    """
+    fields: dict[str, Any] = json.loads(_read_block(stream))
+    arrays = {
+        name: np.lib.format.read_array(io.BytesIO(_read_block(stream)), allow_pickle=False)
+        for name in fields.pop("arrays")
+    }
+    return fields, arrays
+
+
+def _read_block(stream: IO[bytes]) -> bytes:
+    (length,) = _LENGTH.unpack(_read_exactly(stream, _LENGTH.size))
+    return _read_exactly(stream, length)
+
+
+def _read_exactly(stream: IO[bytes], count: int) -> bytes:
+    data = stream.read(count)
+    if len(data) != count:
+        raise EOFError(f"{len(data)} of {count} bytes, then the end")
+    return data
+
+
+class Server:
+    """Holds the sessions that were asked for, by name."""
+
+    def __init__(self, backend: Backend) -> None:
+        self._backend = backend
+        self._sessions: dict[str, tuple[Session, CallShape]] = {}
+        self._timed: tuple[Session, list[list[Array]], bool] | None = None
+        self._next_row = 0
+
+    def answer(
+        self, fields: dict[str, Any], arrays: dict[str, Array]
+    ) -> tuple[dict[str, Any], dict[str, Array]]:
+        """Carry out one request."""
+        request: Callable[..., tuple[dict[str, Any], dict[str, Array]]]
+        request = getattr(self, f"do_{fields.pop('do')}")
+        return request(**fields, **arrays)
+
+    def do_load(
+        self, session: str, shape: list[Any], data: Array
+    ) -> tuple[dict[str, Any], dict[str, Array]]:
+        """Make a session from a model's bytes."""
+        call = CallShape(int(shape[0]), int(shape[1]), bool(shape[2]))
+        self._sessions[session] = self._backend.load(data.tobytes(), call), call
+        return {"version": self._backend.version()}, {}
+
+    def do_reset(self, session: str) -> tuple[dict[str, Any], dict[str, Array]]:
+        """Set a session to its first state."""
+        self._sessions[session][0].reset()
+        return {}, {}
+
+    def do_step(self, session: str, x: Array) -> tuple[dict[str, Any], dict[str, Array]]:
+        """Run one step."""
+        return {}, {"y": self._sessions[session][0].step(x)}
+
+    def do_run(self, session: str, x: Array) -> tuple[dict[str, Any], dict[str, Array]]:
+        """Run a sequence."""
+        return {}, {"y": self._sessions[session][0].run(x)}
+
+    def do_outputs(
+        self, session: str, stepwise: bool, x: Array
+    ) -> tuple[dict[str, Any], dict[str, Array]]:
+        """Return the outputs of all rows, each from the first state."""
+        runner, shape = self._sessions[session]
+        batch = shape.batch_size
+        # The last batch is filled up with its last row.
+        rows = np.minimum(np.arange(-(-len(x) // batch) * batch), len(x) - 1)
+        outputs = []
+        for first in range(0, len(rows), batch):
+            part = np.ascontiguousarray(x[rows[first : first + batch]])
+            runner.reset()
+            if not stepwise:
+                outputs.append(runner.run(part))
+            elif shape.returns_sequence:
+                steps = [np.array(runner.step(part[:, t])) for t in range(x.shape[1])]
+                outputs.append(np.stack(steps, axis=1))
+            else:
+                for t in range(x.shape[1]):
+                    y = runner.step(part[:, t])
+                outputs.append(np.array(y))
+        return {}, {"y": np.concatenate(outputs)[: len(x)]}
+
+    def do_prepare_timing(
+        self, session: str, stepwise: bool, x: Array
+    ) -> tuple[dict[str, Any], dict[str, Array]]:
+        """Keep what the timed calls are fed: ``x`` [rows, time, ...] in batches of the session."""
+        runner, shape = self._sessions[session]
+        rows = []
+        for first in range(0, len(x), shape.batch_size):
+            part = np.ascontiguousarray(x[first : first + shape.batch_size])
+            if stepwise:
+                rows.append([np.ascontiguousarray(part[:, t]) for t in range(x.shape[1])])
+            else:
+                rows.append([part])
+        self._timed = runner, rows, stepwise
+        return {}, {}
+
+    def do_time(self, warm_ns: int, slice_ns: int) -> tuple[dict[str, Any], dict[str, Array]]:
+        """Return the nanoseconds of each call during ``slice_ns``, after a warm-up.
+
+        Inside the timer: the call of ``step`` or ``run``, with an array in and an array out.
+        Outside: resetting the state at the start of a row.
+        """
+        assert self._timed is not None
+        self._spend(warm_ns)
+        times = self._spend(slice_ns)
+        return {}, {"ns": np.array(times, np.int64)}
+
+    def do_memory(self) -> tuple[dict[str, Any], dict[str, Array]]:
+        """Return the largest resident size so far."""
+        return {"peak_bytes": peak_memory_bytes()}, {}
+
+    def _spend(self, budget_ns: int) -> list[int]:
+        """Call until the budget is spent, at least once; return each call's nanoseconds."""
+        assert self._timed is not None
+        session, rows, stepwise = self._timed
+        call = session.step if stepwise else session.run
+        times: list[int] = []
+        end = clock() + budget_ns
+        now = clock
+        while True:
+            session.reset()
+            for x in rows[self._next_row]:
+                start = now()
+                call(x)
+                stop = now()
+                times.append(stop - start)
+                if stop >= end:
+                    return times
+            self._next_row = (self._next_row + 1) % len(rows)
+
+
+def serve(backend: Backend, requests: IO[bytes], answers: IO[bytes]) -> None:
+    """Answer until the other side closes; a failure is an answer too."""
+    server = Server(backend)
+    while True:
+        try:
+            fields, arrays = read_message(requests)
+        except EOFError:
+            return
+        try:
+            result, outputs = server.answer(fields, arrays)
+        except Exception as error:
+            result, outputs = {"error": one_line(error)}, {}
+        write_message(answers, result, outputs)
+
+
+def one_line(error: BaseException) -> str:
+    """Return an exception as one line."""
+    text = " ".join(str(error).split())
+    if isinstance(error, EdgeLstmError):
+        return text
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__
+
+
+def peak_memory_bytes() -> int | None:
+    """Return the largest resident size of this process so far, where the system says it."""
+    try:
+        import resource
+    except ImportError:
+        return None
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return int(peak) if sys.platform == "darwin" else int(peak) * 1024
+
+
+def main(name: str, target: str, cpu: int | None) -> None:
+    """Serve backend ``name`` on stdin and stdout, on one CPU where the system lets us choose."""
+    # Engines print; what they print must not get between the messages.
+    answers = os.fdopen(os.dup(1), "wb")
+    os.dup2(2, 1)
+    if cpu is not None and hasattr(os, "sched_setaffinity"):
+        os.sched_setaffinity(0, {cpu})
+    serve(open_backend(name, target), sys.stdin.buffer, answers)

@@ -1,0 +1,352 @@
+"""What each axis of a computed ONNX value means: batch, time, features, or several joined.
+
+A ``View`` is the result of a chain of layers, laid out somehow. Transpose, Reshape, Squeeze and
+the like only change the layout, so the reader follows the axes instead of matching patterns.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Literal
+
+from edge_lstm.arrays import Array
+from edge_lstm.cells import Flatten, LastStep
+from edge_lstm.spec import Layer
+
+FEATURES = "features"
+Role = Literal["batch", "time"]
+
+Axis = tuple[str, ...]
+"""The atoms that an axis joins, slowest first; an axis of one element that means nothing is ()."""
+
+
+class RefusedError(Exception):
+    """What was found at a node and what is accepted; the reader adds the file and the node."""
+
+    def __init__(
+        self, found: str, accepted: str = "want batch, time and features to stay apart"
+    ) -> None:
+        super().__init__(found)
+        self.found, self.accepted = found, accepted
+
+
+class SizeLearned(Exception):
+    """Not an error: the graph runs with one size only of an axis that the file leaves open.
+
+    The reader starts again, knowing it.
+    """
+
+    def __init__(self, atom: str, size: int) -> None:
+        super().__init__(atom, size)
+        self.atom, self.size = atom, size
+
+
+@dataclass(frozen=True)
+class Step:
+    """One layer in the chain, and the one in front of it.
+
+    Args:
+        layer: None at the input.
+        size: features that come out.
+        vector: whether time is gone.
+    """
+
+    layer: Layer | None
+    parent: Step | None
+    size: int
+    vector: bool = False
+
+    def then(self, layer: Layer, size: int, *, vector: bool | None = None) -> Step:
+        """Return the next step of the chain."""
+        return Step(layer, self, size, self.vector if vector is None else vector)
+
+    def layers(self) -> list[Layer]:
+        """Return the chain's layers from the input on."""
+        found: list[Layer] = []
+        step: Step | None = self
+        while step is not None:
+            found += [] if step.layer is None else [step.layer]
+            step = step.parent
+        return found[::-1]
+
+
+@dataclass(frozen=True)
+class View:
+    """The result of ``step``, laid out along ``axes``.
+
+    Args:
+        integers: whether the values are integers, as token ids are.
+        final_state: whether it is an LSTM's Y_h, moved at most.
+    """
+
+    step: Step
+    axes: tuple[Axis, ...]
+    integers: bool = False
+    final_state: bool = False
+
+
+@dataclass(frozen=True)
+class State:
+    """A state that the runtime holds: fed by it, or given back to it.
+
+    Args:
+        shape: zeros of the value's shape, without memory.
+        origin: in words, for messages.
+        fed: whether it comes from an input of the graph.
+    """
+
+    shape: Array
+    origin: str
+    fed: bool = False
+
+
+@dataclass(frozen=True)
+class Stack:
+    """Values joined along an axis where each has one element: the states of stacked layers."""
+
+    parts: tuple[View, ...]
+    axis: int
+
+
+Value = Array | View | State | Stack
+Values = Sequence[Value | None]
+"""The inputs of a node; None where one is left out."""
+
+
+class Axes:
+    """Knows how large the atoms are and what they mean, as far as the nodes so far have told.
+
+    Args:
+        sizes: of the input's axes, by atom; a size that the file leaves open is a large prime.
+        open_atoms: those whose size the file leaves open.
+        guesses: the primes that stand for open sizes, of the input and of the states.
+    """
+
+    def __init__(self, sizes: dict[str, int], open_atoms: set[str], guesses: set[int]) -> None:
+        self.sizes = sizes
+        self.open_atoms = open_atoms
+        self.guesses = guesses
+        self.roles: dict[str, Role] = {}
+        self.features: str | None = None
+
+    def atom_size(self, view: View, atom: str) -> int:
+        """Return the size of one atom."""
+        return view.step.size if atom == FEATURES else self.sizes[atom]
+
+    def shape(self, view: View) -> list[int]:
+        """Return the shape of the ONNX value."""
+        return [math.prod(self.atom_size(view, a) for a in axis) for axis in view.axes]
+
+    def shape_of(self, value: Value) -> tuple[int, ...]:
+        """Return the shape of any value."""
+        if isinstance(value, View):
+            return tuple(self.shape(value))
+        if isinstance(value, Stack):
+            shape = self.shape(value.parts[0])
+            shape[value.axis] = len(value.parts)
+            return tuple(shape)
+        return value.shape.shape if isinstance(value, State) else value.shape
+
+    def shown(self, sizes: Sequence[int]) -> str:
+        """Return sizes as text, without the primes that stand for open ones."""
+        is_guess = (any(n and n % g == 0 for g in self.guesses) for n in sizes)
+        return f"[{', '.join('?' if g else str(n) for n, g in zip(sizes, is_guess, strict=True))}]"
+
+    def real(self, view: View, axis: Axis) -> Axis:
+        """Return the atoms of an axis that have more than one element."""
+        return tuple(a for a in axis if self.atom_size(view, a) != 1)
+
+    def describe(self, view: View) -> str:
+        """Return the layout in words, as ``[time, batch, features]``."""
+        return f"[{', '.join(self.word(view, axis) for axis in view.axes)}]"
+
+    def word(self, view: View, axis: Axis) -> str:
+        """Return one axis in words."""
+        words = [self.word_of_atom(a) for a in axis if len(axis) == 1 or a in self.real(view, axis)]
+        return "*".join(words) or "1"
+
+    def word_of_atom(self, atom: str) -> str:
+        """Return what one atom means, in a word."""
+        if atom in (FEATURES, self.features):
+            return FEATURES
+        return self.roles.get(atom, f"input axis {atom}")
+
+    def position(self, view: View, axis: int) -> int:
+        """Return ``axis`` counted from the front."""
+        count = len(view.axes)
+        if not -count <= axis < count:
+            raise RefusedError(f"has an axis {axis} of {count}")
+        return axis % count
+
+    def is_time(self, view: View, axis: Axis) -> bool:
+        """Whether an axis is time and nothing else."""
+        atoms = self.real(view, axis) or axis
+        return len(atoms) == 1 and self.roles.get(atoms[0]) == "time"
+
+    # Layouts
+
+    def transpose(self, view: View, order: Sequence[int] | None) -> View:
+        """Return the axes in another order."""
+        count = len(view.axes)
+        order = list(order) if order is not None else list(reversed(range(count)))
+        if sorted(order) != list(range(count)):
+            raise RefusedError(f"has the order {order} for {count} axes")
+        return replace(view, axes=tuple(view.axes[i] for i in order))
+
+    def squeeze(self, view: View, axes: Sequence[int] | None) -> View:
+        """Return the view without axes of one element."""
+        shape = self.shape(view)
+        if axes is None:
+            gone = {i for i, n in enumerate(shape) if n == 1}
+        else:
+            gone = {self.position(view, a) for a in axes}
+        for i in gone:
+            self._must_be_one(view, view.axes[i])
+        return replace(view, axes=tuple(a for i, a in enumerate(view.axes) if i not in gone))
+
+    def _must_be_one(self, view: View, axis: Axis) -> None:
+        for atom in self.real(view, axis):
+            if atom in self.open_atoms:
+                raise SizeLearned(atom, 1)
+            raise RefusedError(f"drops {self.word(view, axis)} of {self.atom_size(view, atom)}")
+
+    def unsqueeze(self, view: View, axes: Sequence[int]) -> View:
+        """Return the view with new axes of one element."""
+        count = len(view.axes) + len(axes)
+        new = {a % count for a in axes if -count <= a < count}
+        if len(new) != len(axes):
+            raise RefusedError(f"adds the axes {list(axes)} to {len(view.axes)}")
+        rest = iter(view.axes)
+        return replace(view, axes=tuple(() if i in new else next(rest) for i in range(count)))
+
+    def reshape(self, view: View, wanted: Sequence[int]) -> View:
+        """Return the view with its atoms, in their order, joined into axes of the wanted sizes."""
+        atoms = [a for axis in view.axes for a in axis]
+        groups: list[Axis] = []
+        for want in wanted:
+            group: list[str] = []
+            found = 1
+            while atoms and (found < want or (want == 1 and not group)):
+                size = self.atom_size(view, atoms[0])
+                if want == 1 and size != 1:
+                    break
+                group.append(atoms.pop(0))
+                found *= size
+            if found != want:
+                raise RefusedError(f"reshapes {self.describe(view)} to {self.shown(wanted)}")
+            groups.append(tuple(group))
+        if any(self.atom_size(view, a) != 1 for a in atoms):
+            raise RefusedError(f"reshapes {self.describe(view)} to {self.shown(wanted)}")
+        return replace(view, axes=tuple(groups))
+
+    def learn_from_size(self, view: View, total: int) -> None:
+        """Learn the one open size of a view that must have ``total`` elements in all."""
+        atoms = [a for axis in view.axes for a in axis]
+        unknown = [a for a in atoms if a in self.open_atoms]
+        known = math.prod(self.atom_size(view, a) for a in atoms if a not in self.open_atoms)
+        if len(unknown) == 1 and known and total and total % known == 0:
+            raise SizeLearned(unknown[0], total // known)
+
+    def slice(self, view: View, axis: int, start: int, end: int, step: int) -> View:
+        """Return the view after a Slice: all of an axis, or the last step of time."""
+        axis = self.position(view, axis)
+        size = self.shape(view)[axis]
+        is_open = any(a in self.open_atoms for a in view.axes[axis])
+        first = start + size if start < 0 else start
+        # With an open size only "to the end" in so many words is sure to be the end.
+        far = (1 << 31) - 1
+        to_end = end >= far or end == size or (not is_open and end >= size)
+        if step == 1 and to_end and first <= 0:
+            return view
+        if step == 1 and to_end and first == size - 1 and self.is_time(view, view.axes[axis]):
+            return self.last_step(view, axis, keep=True)
+        words = f"{start}:{end}" + (f":{step}" if step != 1 else "")
+        raise RefusedError(f"takes {words} of {self.word(view, view.axes[axis])}")
+
+    def gather(self, view: View, axis: int, index: int, *, keep: bool) -> View:
+        """Return the view after picking one index of an axis; ``keep``: the axis stays, as 1."""
+        axis = self.position(view, axis)
+        size = self.shape(view)[axis]
+        if self.is_time(view, view.axes[axis]) and index in (-1, size - 1):
+            return self.last_step(view, axis, keep=keep)
+        if index in (-1, 0):
+            with_one = view.axes[axis]
+            if not self.real(view, with_one):
+                return view if keep else self.squeeze(view, [axis])
+        raise RefusedError(f"takes index {index} of {self.word(view, view.axes[axis])}")
+
+    def last_step(self, view: View, axis: int, *, keep: bool) -> View:
+        """Return the view after a LastStep layer on its time axis."""
+        axes = list(view.axes)
+        axes[axis : axis + 1] = [()] if keep else []
+        step = view.step.then(LastStep(""), view.step.size, vector=True)
+        return View(step, tuple(axes))
+
+    # Meaning
+
+    def as_features(self, view: View, axis: int) -> View:
+        """Return the view with features, and only them, on ``axis``.
+
+        An axis that joins time and features becomes a Flatten layer.
+        """
+        axis = self.position(view, axis)
+        if view.step.layer is None:
+            if self.features is None:
+                self._resolve_features(view, view.axes[axis])
+            view = self.with_features(view)
+        atoms = self.real(view, view.axes[axis])
+        elsewhere = any(FEATURES in a for i, a in enumerate(view.axes) if i != axis)
+        if atoms == (FEATURES,) or (not atoms and view.step.size == 1 and not elsewhere):
+            return view
+        named = [self.roles.get(a, a) for a in atoms]
+        single = view.step.size == 1 and named == ["time"]
+        if not elsewhere and (named == ["time", FEATURES] or single):
+            time = atoms[0]
+            steps = self.sizes[time]
+            axes = list(view.axes)
+            axes[axis] = (FEATURES,)
+            flat = view.step.then(Flatten("", steps), steps * view.step.size, vector=True)
+            return replace(view, step=flat, axes=tuple(axes), final_state=False)
+        raise RefusedError(
+            f"works along {self.word(view, view.axes[axis])} of {self.describe(view)}"
+        )
+
+    def _resolve_features(self, view: View, axis: Axis) -> None:
+        atoms = self.real(view, axis) or axis
+        if len(atoms) != 1:
+            raise RefusedError(f"works along {self.word(view, axis)} of {self.describe(view)}")
+        self.features = atoms[0]
+
+    def with_features(self, view: View) -> View:
+        """Return a view of the input with its features named as such."""
+        if self.features is None or view.step.layer is not None:
+            return view
+        size = self.sizes[self.features]
+        axes = tuple(
+            tuple(FEATURES if a == self.features else a for a in axis) for axis in view.axes
+        )
+        return replace(view, step=replace(view.step, size=size), axes=axes)
+
+    def as_sequence(self, view: View, time: int, batch: int, features: int) -> View:
+        """Return the view if its axes are those of an LSTM's X; learn from the first LSTM.
+
+        Args:
+            view: with three axes.
+            time: where time must be.
+            batch: where the batch must be.
+            features: where the features must be.
+        """
+        view = self.as_features(view, features)
+        if view.step.vector:
+            raise RefusedError("is fed a single step that was taken from a sequence")
+        for role, axis in (("time", view.axes[time]), ("batch", view.axes[batch])):
+            atoms = self.real(view, axis) or axis
+            if len(atoms) > 1:
+                raise RefusedError(f"has {role} in {self.word(view, axis)}; the axes were joined")
+            if atoms and self.roles.setdefault(atoms[0], role) != role:  # type: ignore[arg-type]
+                raise RefusedError(
+                    f"has {role} where {self.roles[atoms[0]]} is, in {self.describe(view)}"
+                )
+        return view

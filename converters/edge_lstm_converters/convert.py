@@ -1,0 +1,340 @@
+"""The whole road: a model file in; ONNX, TFLite, a Program and a manifest out."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import importlib.metadata
+import json
+import shutil
+import tempfile
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal
+
+import edge_lstm
+from edge_lstm import program_file
+from edge_lstm.calibrate import calibrate
+from edge_lstm.errors import OutputError, UsageError
+from edge_lstm.files import make_folder, read_bytes, write_atomically
+from edge_lstm.program import Program, Range
+from edge_lstm.quantize import quantize
+from edge_lstm.samples import Samples, load_samples
+from edge_lstm.spec import ModelSpec, identifier
+from edge_lstm_converters import read
+
+Target = Literal["onnx", "tflite", "elstm"]
+TARGETS: tuple[Target, ...] = ("onnx", "tflite", "elstm")
+MANIFEST_SCHEMA = "edge-lstm.manifest/1"
+Progress = Callable[[str, int, int], None]
+
+
+@dataclass(frozen=True)
+class ConvertOptions:
+    """What to make of a model.
+
+    Args:
+        targets: formats to write; empty: all that the model and ``quant`` allow.
+        calibration: data file; needed to quantize a float model.
+        quant: precision of the ``.tflite`` and whether there is an ``.elstm``.
+        profile: whose arithmetic the ``.elstm`` names; None: that of an ``.elstm`` given, else
+            ``tflm``.
+        time_steps: steps of one call of the ``.tflite``; 1 for streaming. None: the model's own,
+            else the calibration data's.
+        layers: layer configuration, for state dicts.
+        name: of the model and its files; None: the input's stem.
+    """
+
+    targets: tuple[str, ...] = ()
+    calibration: Path | None = None
+    quant: Literal["int8", "float32"] = "int8"
+    profile: str | None = None
+    time_steps: int | None = None
+    layers: Path | None = None
+    name: str | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Converted:
+    """What ``convert`` made."""
+
+    name: str
+    files: dict[str, Path]
+    manifest: dict[str, Any]
+    spec: ModelSpec | None = None
+    program: Program | None = None
+    notes: list[str] = field(default_factory=list)
+
+
+def convert(
+    model: Path, folder: Path, options: ConvertOptions, progress: Progress | None = None
+) -> Converted:
+    """Read ``model`` and write all that ``options`` asks for into ``folder``, or nothing.
+
+    Raises:
+        ModelError: the model cannot be read or converted.
+        UsageError: the options or the calibration data do not fit.
+        OutputError: ``folder`` cannot be written.
+    """
+    source = _read(model, options)
+    name = identifier(model.stem) if options.name is None else options.name
+    if name != identifier(name):
+        raise UsageError(f"--name {name}: must be a C identifier, such as {identifier(name)}")
+    source = replace(source, name=name)
+    targets = _targets(source, options)
+    samples = None if options.calibration is None else load_samples(options.calibration)
+    spec = source if isinstance(source, ModelSpec) else None
+    ranges: dict[str, Range] = {}
+    program: Program | None
+    if spec is None:
+        assert isinstance(source, Program)
+        program = source
+    elif options.quant == "int8" and targets & {"tflite", "elstm"}:
+        if samples is None:
+            raise UsageError(
+                f"{model}: int8 needs data to take scales from; give --calib X.npz with x of"
+                f" {spec.input}, or --quant float32"
+            )
+        report = None if progress is None else lambda n, total: progress("calibrate", n, total)
+        ranges = calibrate(spec, samples.x, samples.lengths, report)
+        program = quantize(spec, ranges, options.profile or "tflm")
+    else:
+        program = None
+    time_steps = _time_steps(source, options, samples)
+    made: dict[str, Path] = {}
+    with _all_or_nothing(folder) as (draft, publish):
+        for target in TARGETS:
+            if target in targets:
+                if progress is not None:
+                    progress(f"write {target}", 0, 1)
+                made[target] = _write(target, draft, name, spec, program, time_steps)
+                if (folder / made[target].name).resolve() == model.resolve():
+                    raise UsageError(
+                        f"{model}: would be overwritten; give another folder with -o, or --name"
+                    )
+        manifest = _manifest(model, name, spec, program, ranges, samples, made, options, time_steps)
+        text = json.dumps(manifest, indent=2, sort_keys=True) + "\n"
+        made["manifest"] = draft / f"{name}.manifest.json"
+        write_atomically(made["manifest"], text.encode())
+        files = publish(made)
+    notes = [] if program is None else list(program.warnings)
+    return Converted(name, files, manifest, spec, program, notes)
+
+
+def _read(model: Path, options: ConvertOptions) -> ModelSpec | Program:
+    if model.suffix.lower() != ".elstm":
+        return read(model, profile=options.profile, layers=options.layers)
+    if options.layers is not None:
+        raise UsageError(f"{model}: --layers is for files that hold weights only")
+    return edge_lstm.load(model, options.profile)
+
+
+def _targets(source: ModelSpec | Program, options: ConvertOptions) -> set[str]:
+    """Return what to write, or say which of the wishes the model cannot fulfil."""
+    for target in options.targets:
+        if target not in TARGETS:
+            raise UsageError(f"--to {target}: unknown; give some of {','.join(TARGETS)}")
+    if isinstance(source, Program):
+        if options.quant == "float32":
+            raise UsageError("--quant float32: the model is quantized already; leave --quant out")
+        possible, why = {"tflite", "elstm"}, "the model is quantized already"
+    elif options.quant == "float32":
+        possible, why = {"onnx", "tflite"}, "an .elstm holds integers, not float32"
+    else:
+        possible, why = set(TARGETS), ""
+    wanted = set(options.targets) or possible
+    for target in sorted(wanted - possible):
+        raise UsageError(f"--to {target}: {why}; possible here: {','.join(sorted(possible))}")
+    return wanted
+
+
+def _time_steps(
+    source: ModelSpec | Program, options: ConvertOptions, samples: Samples | None
+) -> int:
+    own = source.time_steps
+    if options.time_steps is not None:
+        if options.time_steps < 1:
+            raise UsageError(f"--time-steps {options.time_steps}: must be at least 1")
+        if own is not None and own != options.time_steps:
+            raise UsageError(
+                f"--time-steps {options.time_steps}: the model takes {own} steps and no other"
+            )
+        return options.time_steps
+    if own is not None:
+        return own
+    # Data of another shape are refused where they are calibrated with.
+    return 1 if samples is None or samples.x.ndim < 2 else int(samples.x.shape[1])
+
+
+def _write(
+    target: str,
+    draft: Path,
+    name: str,
+    spec: ModelSpec | None,
+    program: Program | None,
+    time_steps: int,
+) -> Path:
+    if target == "onnx":
+        from edge_lstm_converters.write_onnx import write_onnx
+
+        assert spec is not None
+        path = draft / f"{name}.onnx"
+        write_onnx(spec, path)
+    elif target == "tflite":
+        from edge_lstm_converters import write_tflite
+
+        if program is None:
+            assert spec is not None
+            path = draft / f"{name}_float32.tflite"
+            write_tflite.write_float_tflite(spec, path, time_steps)
+        else:
+            path = draft / f"{name}_int8.tflite"
+            write_tflite.write_tflite(program, path, time_steps)
+    else:
+        assert program is not None
+        path = draft / f"{name}.elstm"
+        program_file.save(program, path)
+    return path
+
+
+Publish = Callable[[dict[str, Path]], dict[str, Path]]
+
+
+@contextmanager
+def _all_or_nothing(folder: Path) -> Iterator[tuple[Path, Publish]]:
+    """Yield a draft folder, and a function that moves its files to ``folder``.
+
+    Whatever goes wrong, an interruption too, ``folder`` is left as it was found.
+    """
+    whole = folder.resolve()
+    made = [path for path in (whole, *whole.parents) if not path.exists()]
+    draft: Path | None = None
+    try:
+        make_folder(folder)
+        draft = Path(tempfile.mkdtemp(prefix=".edge-lstm-", dir=folder))
+        yield draft, lambda files: _publish(files, folder)
+        made = []
+    except OSError as error:
+        text = str(error)
+        if isinstance(error, OutputError) and str(draft) not in text:
+            raise
+        # A draft is nobody's file: the message names the folder instead.
+        reason = text.rpartition("written: ")[2] if isinstance(error, OutputError) else ""
+        reason = reason or (error.strerror or text).lower()
+        raise OutputError(f"{folder}: cannot be written: {reason}") from error
+    finally:
+        if draft is not None:
+            shutil.rmtree(draft, ignore_errors=True)
+        for path in made:
+            with contextlib.suppress(OSError):
+                path.rmdir()
+
+
+def _publish(drafts: dict[str, Path], folder: Path) -> dict[str, Path]:
+    """Move every draft into ``folder``, or none; return where they are."""
+    files = {kind: folder / path.name for kind, path in drafts.items()}
+    for path in files.values():
+        if path.is_dir():
+            raise OutputError(f"{path}: cannot be written: is a folder")
+    undo: list[Callable[[], object]] = []
+    try:
+        for kind, draft in drafts.items():
+            path, kept = files[kind], draft.with_name(draft.name + ".before")
+            if path.exists():
+                shutil.copy2(path, kept)
+                undo.append(partial(kept.replace, path))
+            else:
+                undo.append(partial(path.unlink, missing_ok=True))
+            draft.replace(path)
+    except BaseException:
+        for step in reversed(undo):
+            with contextlib.suppress(OSError):
+                step()
+        raise
+    return files
+
+
+def _sha256(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
+
+
+def _versions(packages: Iterable[str]) -> dict[str, str]:
+    found = {}
+    for package in packages:
+        try:
+            found[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def _manifest(
+    model: Path,
+    name: str,
+    spec: ModelSpec | None,
+    program: Program | None,
+    ranges: dict[str, Range],
+    samples: Samples | None,
+    made: dict[str, Path],
+    options: ConvertOptions,
+    time_steps: int,
+) -> dict[str, Any]:
+    """Return the record of a conversion; nothing in it depends on the day or the machine."""
+    manifest: dict[str, Any] = {
+        "schema": MANIFEST_SCHEMA,
+        "name": name,
+        "input": {"file": model.name, "sha256": _sha256(read_bytes(model))},
+        "versions": {
+            "edge-lstm": edge_lstm.__version__,
+            **_versions(("numpy", "onnx", "onnxruntime", "flatbuffers")),
+        },
+        "options": {"quant": options.quant, "time_steps": time_steps},
+        "files": {
+            kind: {
+                "file": path.name,
+                "bytes": path.stat().st_size,
+                "sha256": _sha256(path.read_bytes()),
+            }
+            for kind, path in made.items()
+        },
+    }
+    if spec is not None:
+        manifest["layers"] = [
+            {"name": layer.name, "type": layer.type_name, "parameters": layer.parameter_count()}
+            for layer in spec.layers
+        ]
+        manifest["source"] = spec.source
+    if samples is not None and ranges:
+        steps = samples.x.shape[1] * len(samples.x)
+        manifest["calibration"] = {
+            "file": Path(samples.where).name,
+            "sequences": len(samples.x),
+            "steps": int(steps if samples.lengths is None else samples.lengths.sum()),
+            "ranges": {key: [seen.low, seen.high] for key, seen in ranges.items()},
+        }
+    if program is not None:
+        manifest["program"] = {
+            "profile": program.profile,
+            "fingerprint": program.fingerprint(),
+            "weight_bytes": program.weight_bytes(),
+            "warnings": list(program.warnings),
+            "scales": _scales(program),
+        }
+    return manifest
+
+
+def _scales(program: Program) -> dict[str, Any]:
+    """Return every scale and zero point, of values and of weights."""
+    found: dict[str, Any] = {
+        tensor.name: {"scale": tensor.scale, "zero_point": tensor.zero_point}
+        for tensor in program.tensors
+        if tensor.is_quantized
+    }
+    for op in program.ops:
+        for what, value in op.constants().items():
+            if what.endswith(("_scale", "_scales")):
+                found[f"{op.name}.{what}"] = getattr(value, "tolist", lambda v=value: v)()
+    return found

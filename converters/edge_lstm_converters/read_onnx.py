@@ -1,0 +1,322 @@
+"""Reads ``.onnx`` files: follows the data from the input to the output and collects the layers.
+
+What exporters put around the layers is understood by what it does: shape arithmetic is folded to
+numbers (``simplify_onnx``), moves are tracked as layouts (``axes_onnx``), and what is left must
+be a layer (``layers_onnx``) or is refused by its node's name.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from edge_lstm.cells import Embedding, Flatten
+from edge_lstm.errors import ModelError, UnreadableModel, UnsupportedModel
+from edge_lstm.spec import Layer, ModelSpec, Signal, identifier
+from edge_lstm_converters import layers_onnx, moves_onnx
+from edge_lstm_converters.axes_onnx import (
+    FEATURES,
+    Axes,
+    RefusedError,
+    Role,
+    SizeLearned,
+    Stack,
+    State,
+    Step,
+    Value,
+    Values,
+    View,
+)
+from edge_lstm_converters.load_onnx import Graph, Node, Port, load_graph
+from edge_lstm_converters.simplify_onnx import FOLDS, fold
+
+# Two readings with other numbers for the open sizes must agree, so that none leaks into a weight.
+FIRST_GUESSES = (1009, 4001)
+ROLES: tuple[Role, ...] = ("batch", "time")
+LAYER_NAMES = {"laststep": "last_step"}
+
+LAYER_OPS: dict[str, Callable[[Axes, Node, Values], list[Value]]] = {
+    "Add": layers_onnx.constant,
+    "Clip": layers_onnx.activation,
+    "Conv": layers_onnx.conv,
+    "Div": layers_onnx.constant,
+    "Gemm": layers_onnx.gemm,
+    "LSTM": layers_onnx.lstm,
+    "MatMul": layers_onnx.matmul,
+    "Mul": layers_onnx.constant,
+    "Relu": layers_onnx.activation,
+    "Sigmoid": layers_onnx.activation,
+    "Softmax": layers_onnx.activation,
+    "Sub": layers_onnx.constant,
+    "Tanh": layers_onnx.activation,
+}
+MOVE_OPS: dict[str, Callable[[Axes, Node, Values], list[Value]]] = {
+    "Cast": moves_onnx.cast,
+    "Concat": moves_onnx.concat,
+    "Dropout": moves_onnx.identity,
+    "Expand": moves_onnx.expand,
+    "Flatten": moves_onnx.flatten,
+    "Gather": moves_onnx.gather,
+    "Identity": moves_onnx.identity,
+    "Reshape": moves_onnx.reshape,
+    "Slice": moves_onnx.slice_,
+    "Split": moves_onnx.split,
+    "Squeeze": moves_onnx.squeeze,
+    "Transpose": moves_onnx.transpose,
+    "Unsqueeze": moves_onnx.unsqueeze,
+}
+
+
+def read_onnx(path: Path, name: str | None = None) -> ModelSpec:
+    """Return the model in an ``.onnx`` file; external weights are read from beside it.
+
+    Args:
+        path: the file.
+        name: of the model; None: the file's stem.
+
+    Raises:
+        UnreadableModel: the file is damaged, or not ONNX.
+        UnsupportedModel: a node has no counterpart here; the message names it.
+    """
+    path = Path(path)
+    graph = load_graph(path)
+    name = identifier(path.stem) if name is None else name
+    try:
+        first, second = (_read(graph, name, guess) for guess in FIRST_GUESSES)
+    except ModelError as error:
+        raise type(error)(f"{path}: {error}") from error
+    if not _equal((first.input, first.layers), (second.input, second.layers)):
+        raise UnsupportedModel(
+            f"{path}: its weights depend on the batch size or the sequence length; want constants"
+        )
+    return first
+
+
+def _read(graph: Graph, name: str, first_guess: int) -> ModelSpec:
+    """Return the model, with primes from ``first_guess`` on standing for the open sizes."""
+    states = _state_inputs(graph)
+    sources = [p for p in graph.inputs if p.name not in states]
+    if len(sources) != 1:
+        names = ", ".join(repr(p.name) for p in sources) or "none"
+        raise UnsupportedModel(
+            f"has {len(sources)} inputs ({names}); want 1, beside the first states of its LSTMs"
+        )
+    source = sources[0]
+    if not 1 <= len(source.shape) <= 3:
+        raise UnsupportedModel(
+            f"input {source.name!r} has {len(source.shape)} axes; want batch, time and features"
+        )
+    primes = _primes(graph, first_guess)
+    named: dict[str, int] = {}
+
+    def size(n: int | str | None) -> int:
+        if isinstance(n, str):
+            return named[n] if n in named else named.setdefault(n, next(primes))
+        return next(primes) if n is None else n
+
+    sizes = {str(i): size(n) for i, n in enumerate(source.shape)}
+    open_atoms = {str(i) for i, n in enumerate(source.shape) if not isinstance(n, int)}
+    state_shapes = {p.name: tuple(size(n) for n in p.shape) for p in states.values()}
+    guesses = {n for n in [*sizes.values(), *named.values()] if n >= first_guess}
+    guesses |= {n for shape in state_shapes.values() for n in shape if n >= first_guess}
+    # Each round learns the size of one axis.
+    for _ in range(len(sizes) + 1):
+        walk = _Walk(graph, source, Axes(dict(sizes), set(open_atoms), guesses))
+        try:
+            return walk.spec(name, state_shapes)
+        except SizeLearned as learned:
+            sizes[learned.atom] = learned.size
+            open_atoms.discard(learned.atom)
+    raise UnsupportedModel("the sizes of its input contradict one another; want one size an axis")
+
+
+class _Walk:
+    """One walk over a graph, from its input to its outputs."""
+
+    def __init__(self, graph: Graph, source: Port, axes: Axes) -> None:
+        self.graph, self.source, self.axes = graph, source, axes
+        self.values: dict[str, Value] = dict(graph.constants)
+        self.has_lstm = any(n.op == "LSTM" for n in graph.nodes)
+
+    def spec(self, name: str, state_shapes: dict[str, tuple[int, ...]]) -> ModelSpec:
+        """Give every node's outputs a meaning and return the chain that leads to the result."""
+        count = len(self.source.shape)
+        integers = bool(np.issubdtype(self.source.dtype, np.integer))
+        if not self.has_lstm:  # which otherwise says what is time
+            if count != (2 if integers else 3):
+                raise UnsupportedModel(
+                    f"has no LSTM, and an input of {count} axes; want an LSTM, or an input"
+                    " [batch, time, features]"
+                )
+            self.axes.roles.update({str(i): role for i, role in enumerate(ROLES)})
+        self.values[self.source.name] = View(
+            Step(None, None, 0), tuple((str(i),) for i in range(count)), integers
+        )
+        for state, shape in state_shapes.items():
+            zeros = np.broadcast_to(np.float32(0), shape)
+            self.values[state] = State(zeros, f"input {state!r}, a state", fed=True)
+        for node in self.graph.nodes:
+            self._visit(node)
+        view = self._settled(self._main_output())
+        layers = _named(view.step.layers())
+        if not layers:
+            raise UnsupportedModel("computes nothing; want at least one layer")
+        flats = [layer for layer in layers if isinstance(layer, Flatten)]
+        return ModelSpec(
+            name=name,
+            input=self._input_signal(layers[0]),
+            layers=layers,
+            time_steps=flats[0].time_steps if flats else None,
+            source=self._source(bool(state_shapes)),
+        )
+
+    def _visit(self, node: Node) -> None:
+        inputs = [self.values.get(name) if name else None for name in node.inputs]
+        for name, value in zip(node.inputs, inputs, strict=True):
+            if name and value is None:
+                raise UnreadableModel(f"{node}: reads {name!r}; nothing makes that")
+        try:
+            results = self._results(node, inputs)
+        except RefusedError as error:
+            raise UnsupportedModel(f"{node}: {error.found}; {error.accepted}") from error
+        except ModelError as error:
+            raise type(error)(f"{node}: {error}") from error
+        except (ValueError, LookupError, TypeError, AttributeError, OverflowError) as error:
+            raise UnreadableModel(
+                f"{node}: its inputs do not fit it ({error}); export the model again"
+            ) from error
+        self.values.update(zip(node.outputs, results, strict=False))
+
+    def _results(self, node: Node, inputs: Values) -> list[Value]:
+        given = [v for v in inputs if v is not None]
+        if node.op in ("Shape", "Size") and len(given) == 1:
+            shape = np.broadcast_to(np.float32(0), self.axes.shape_of(given[0]))
+            return [*fold(node, [shape])]
+        if node.op == "LSTM":
+            return layers_onnx.lstm(self.axes, node, inputs)
+        if all(isinstance(v, np.ndarray) for v in given) and node.op in FOLDS:
+            return [*fold(node, inputs)]  # type: ignore[arg-type]
+        if node.op in LAYER_OPS and any(isinstance(v, View) for v in given):
+            return LAYER_OPS[node.op](self.axes, node, inputs)
+        if node.op in MOVE_OPS and any(isinstance(v, View) for v in given):
+            return MOVE_OPS[node.op](self.axes, node, inputs)
+        if any(isinstance(v, Stack) for v in given):
+            return moves_onnx.stacked(self.axes, node, inputs)
+        if any(isinstance(v, State) for v in given):
+            return moves_onnx.state(self.axes, node, inputs)
+        known = ", ".join([*LAYER_OPS, *MOVE_OPS])
+        raise RefusedError("has no counterpart here", f"want {known}")
+
+    def _main_output(self) -> View:
+        """Return the one result; final states beside it are the runtime's."""
+        results: list[tuple[str, View]] = []
+        states: list[tuple[str, View]] = []
+        for port in self.graph.outputs:
+            value = self.values.get(port.name)
+            if value is None or isinstance(value, np.ndarray):
+                raise UnsupportedModel(
+                    f"output {port.name!r} does not depend on the input; want one that does"
+                )
+            if isinstance(value, Stack):
+                states += [(port.name, part) for part in value.parts]
+            elif isinstance(value, View):
+                (states if value.final_state else results).append((port.name, value))
+        candidates = results or states
+        if len(candidates) != 1:
+            names = ", ".join(repr(name) for name, _ in candidates) or "none"
+            raise UnsupportedModel(
+                f"has {len(candidates)} results ({names}); want 1, beside the final states"
+            )
+        return candidates[0][1]
+
+    def _settled(self, view: View) -> View:
+        """Return the result; where it joins time and features, after a Flatten."""
+        for i, axis in enumerate(view.axes):
+            atoms = self.axes.real(view, axis)
+            if FEATURES in atoms and len(atoms) > 1:
+                try:
+                    return self.axes.as_features(view, i)
+                except RefusedError as error:
+                    raise UnsupportedModel(
+                        f"the result is laid out {self.axes.describe(view)};"
+                        " want features on an axis of their own"
+                    ) from error
+        return view
+
+    def _input_signal(self, first: Layer) -> Signal:
+        if isinstance(first, Embedding):
+            return Signal("tokens", len(first.table))
+        if self.axes.features is None:
+            raise UnsupportedModel("nothing works on its features; want at least one layer")
+        return Signal("sequence", self.axes.sizes[self.axes.features])
+
+    def _source(self, fed_states: bool) -> dict[str, str]:
+        words = []
+        for atom, size in self.axes.sizes.items():
+            word = self.axes.word_of_atom(atom)
+            words.append(word if atom in self.axes.open_atoms else f"{word} {size}")
+        source = {"format": "onnx", "input_layout": ", ".join(words)}
+        if self.graph.producer:
+            source["producer"] = self.graph.producer
+        if fed_states:
+            source["state"] = "an input of the file; held by the runtime here, zero at first"
+        return source
+
+
+def _equal(a: Any, b: Any) -> bool:
+    """Whether two readings are the same, bit for bit."""
+    if isinstance(a, np.ndarray) and isinstance(b, np.ndarray):
+        return a.shape == b.shape and a.tobytes() == b.tobytes()
+    if isinstance(a, tuple) and isinstance(b, tuple):
+        return len(a) == len(b) and all(map(_equal, a, b))
+    if type(a) is type(b) and hasattr(a, "__dataclass_fields__"):
+        return _equal(tuple(vars(a).values()), tuple(vars(b).values()))
+    return bool(a == b)
+
+
+def _named(layers: list[Layer]) -> tuple[Layer, ...]:
+    """Return the layers with names of their own: lstm, dense, lstm_1."""
+    seen: Counter[str] = Counter()
+    named = []
+    for layer in layers:
+        word = LAYER_NAMES.get(layer.type_name, layer.type_name)
+        named.append(replace(layer, name=f"{word}_{seen[word]}" if seen[word] else word))
+        seen[word] += 1
+    return tuple(named)
+
+
+def _state_inputs(graph: Graph) -> dict[str, Port]:
+    """Return the graph inputs from which the LSTMs' first states come, by name."""
+    producers = {name: node for node in graph.nodes for name in node.outputs if name}
+    ports = {p.name: p for p in graph.inputs}
+    found: dict[str, Port] = {}
+    todo = [name for n in graph.nodes if n.op == "LSTM" for name in n.inputs[5:7]]
+    seen: set[str] = set()
+    while todo:
+        name = todo.pop()
+        if name in seen:
+            continue
+        seen.add(name)
+        if name in ports:
+            found[name] = ports[name]
+        elif name in producers and producers[name].op in moves_onnx.LAYOUT_OPS:
+            # Only what is moved, not the shapes and indices that steer the move.
+            node = producers[name]
+            todo += node.inputs if node.op == "Concat" else node.inputs[:1]
+    return found
+
+
+def _primes(graph: Graph, start: int) -> Iterator[int]:
+    """Yield primes from ``start`` on that divide no size in the file."""
+    sizes = {n for array in graph.constants.values() for n in array.shape}
+    sizes |= {n for port in graph.inputs for n in port.shape if isinstance(n, int)}
+    for p in itertools.count(start):
+        if all(p % d for d in range(2, math.isqrt(p) + 1)) and all(n % p for n in sizes if n):
+            yield p

@@ -1,0 +1,293 @@
+"""Every row of BACKENDS, on the same models: integers equal their profile's, floats the meaning."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from functools import cache
+from typing import NamedTuple
+
+import numpy as np
+import pytest
+
+from edge_lstm import float_reference
+from edge_lstm.arrays import F32, Array
+from edge_lstm.backend import Backend, BenchModel, CallShape
+from edge_lstm.calibrate import calibrate
+from edge_lstm.cells import (
+    Activation,
+    Dense,
+    DenseOp,
+    Embedding,
+    Flatten,
+    Gate,
+    LastStep,
+    Layer,
+    Lstm,
+)
+from edge_lstm.errors import EdgeLstmError
+from edge_lstm.program import Program
+from edge_lstm.quantize import quantize
+from edge_lstm.spec import ModelSpec, Signal
+from edge_lstm_benchmarks import BACKENDS, open_backend
+from edge_lstm_benchmarks.backends import tflite_runtime, tflm
+from edge_lstm_benchmarks.remote import Worker, WorkerFailed, WorkerSession, load_session
+
+TIME_STEPS = 5
+ROWS = 3
+# Float32 sums of some tens of products of values below 1, in another order and through five
+# recurrent steps; approximate tanh in onnxruntime and LiteRT is good to a few 1e-7.
+FLOAT_TOLERANCE = 1e-5
+
+
+class Sample(NamedTuple):
+    model: BenchModel
+    x: Array  # float or tokens
+    int_x: Array
+
+
+def _lstm(rng: np.random.Generator, name: str, features: int, size: int, *, first: bool) -> Lstm:
+    def values(*shape: int) -> F32:
+        return rng.normal(0, 0.6, shape).astype(np.float32)
+
+    gates = [Gate(values(size, features), values(size, size), values(size)) for _ in range(4)]
+    start = (values(size), values(size)) if first else (None, None)
+    return Lstm(name, (gates[0], gates[1], gates[2], gates[3]), *start)
+
+
+@cache
+def sample(kind: str) -> Sample:
+    rng = np.random.default_rng(len(kind))
+    dense = Dense(
+        "head",
+        rng.normal(0, 0.5, (3, 20 if kind == "flatten" else 4)).astype(np.float32),
+        rng.normal(0, 0.5, 3).astype(np.float32),
+    )
+    wide = Dense(
+        "head",
+        rng.normal(0, 2, (40, 4)).astype(np.float32),
+        rng.normal(0, 1, 40).astype(np.float32),
+    )
+    layers: dict[str, list[Layer]] = {
+        "last": [_lstm(rng, "a", 6, 4, first=False), LastStep("last"), dense],
+        "sequence": [_lstm(rng, "a", 6, 4, first=False), dense, Activation("act", "sigmoid")],
+        "stacked": [
+            _lstm(rng, "a", 6, 7, first=False),
+            _lstm(rng, "b", 7, 4, first=False),
+            LastStep("last"),
+            dense,
+            Activation("act", "softmax"),
+        ],
+        "tokens": [
+            Embedding("table", rng.normal(size=(9, 6)).astype(np.float32)),
+            _lstm(rng, "a", 6, 4, first=False),
+            dense,
+        ],
+        "flatten": [_lstm(rng, "a", 6, 4, first=False), Flatten("flat", TIME_STEPS), dense],
+        "wide": [_lstm(rng, "a", 6, 4, first=False), wide],
+        "ties": [_lstm(rng, "a", 6, 4, first=False), wide],
+        "initial": [_lstm(rng, "a", 6, 4, first=True), LastStep("last"), dense],
+    }
+    signal = Signal("tokens", 9) if kind == "tokens" else Signal("sequence", 6)
+    steps = TIME_STEPS if kind == "flatten" else None
+    spec = ModelSpec(kind, signal, tuple(layers[kind]), steps)
+    x: Array
+    if kind == "tokens":
+        x = rng.integers(0, 9, (30, TIME_STEPS)).astype(np.int32)
+    else:
+        x = rng.normal(size=(30, TIME_STEPS, 6)).astype(np.float32)
+    program = quantize(spec, calibrate(spec, x))
+    if kind == "ties":
+        program = with_ties(program)
+    tensor = program.input_tensor
+    int_x = tensor.quantize(x[:ROWS]) if tensor.is_quantized else x[:ROWS]
+    model = BenchModel(kind, None if kind == "ties" else spec, program)
+    return Sample(model, x[:ROWS], int_x)
+
+
+def with_ties(program: Program) -> Program:
+    """Return integers whose head multiplies by 2**-3, so that one sum in 8 ends in a half."""
+    lstm, head = program.ops
+    assert isinstance(head, DenseOp)
+    head = replace(
+        head,
+        weights=(head.weights // 32).astype(np.int8),
+        bias=np.zeros_like(head.bias),
+        weight_scales=np.array([2.0**-3], np.float32),
+    )
+    tensors = list(program.tensors)
+    scale = tensors[head.inputs[0]].scale
+    tensors[head.output] = replace(tensors[head.output], scale=scale, zero_point=0)
+    return replace(program, ops=(lstm, head), tensors=tuple(tensors))
+
+
+KINDS = ("last", "sequence", "stacked", "tokens", "flatten", "initial", "wide", "ties")
+# Integers chosen for their ties have no float model.
+CASES = [
+    (name, kind)
+    for name in BACKENDS
+    for kind in KINDS
+    if kind != "ties" or open_backend(name).precision == "int8"
+]
+NO_INITIAL_STATE = ("litert", "litert-ref", "litert-float", "tflm", "tflite-runtime")
+"""Backends whose file starts its state at zero; ``build`` must refuse another start."""
+
+
+def usable(name: str) -> Backend:
+    backend = open_backend(name)
+    reason = backend.available()
+    if reason is not None:
+        pytest.skip(reason)
+    return backend
+
+
+@pytest.fixture(scope="module")
+def workers() -> Iterator[dict[str, Worker]]:
+    """One process for each backend, for all tests here."""
+    started: dict[str, Worker] = {}
+    yield started
+    for worker in started.values():
+        worker.close()
+
+
+def session(
+    workers: dict[str, Worker],
+    backend: Backend,
+    model: BenchModel,
+    batch_size: int,
+    time_steps: int,
+) -> WorkerSession:
+    if backend.name not in workers:
+        workers[backend.name] = Worker(backend.name, backend, None, 60.0)
+    shape = CallShape(batch_size, time_steps, model.output.kind == "sequence")
+    return load_session(workers[backend.name], backend, model, shape, "it")[0]
+
+
+def feed(backend: Backend, case: Sample) -> Array:
+    return case.int_x if backend.precision == "int8" else case.x
+
+
+def check(backend: Backend, case: Sample, got: Array) -> None:
+    """Integers must be the profile's, every one; floats must be near the meaning."""
+    if backend.precision == "int8":
+        assert case.model.program is not None
+        assert backend.profile is not None
+        want = case.model.program.with_profile(backend.profile).predict(case.int_x)
+        assert got.dtype == want.dtype
+        np.testing.assert_array_equal(got, want)
+    else:
+        assert case.model.spec is not None
+        want = float_reference.run(case.model.spec, case.x)
+        assert got.dtype == np.float32
+        np.testing.assert_allclose(got, want, rtol=0, atol=FLOAT_TOLERANCE)
+
+
+def skip_or_expect_refusal(backend: Backend, case: Sample, time_steps: int) -> bool:
+    """Return whether the backend must refuse this model; check that it does, in one line."""
+    if case.model.name != "initial" or backend.name not in NO_INITIAL_STATE:
+        return False
+    with pytest.raises(EdgeLstmError, match="initial"):
+        backend.build(case.model, CallShape(1, time_steps, False))
+    return True
+
+
+@pytest.mark.parametrize(("name", "kind"), CASES)
+def test_whole_sequences_of_a_batch(workers: dict[str, Worker], name: str, kind: str) -> None:
+    backend, case = usable(name), sample(kind)
+    if skip_or_expect_refusal(backend, case, TIME_STEPS):
+        return
+    runner = session(workers, backend, case.model, ROWS, TIME_STEPS)
+    for _ in range(2):  # the second time from a state that was moved and reset
+        runner.reset()
+        check(backend, case, runner.run(feed(backend, case)))
+
+
+@pytest.mark.parametrize(("name", "kind"), [case for case in CASES if case[1] != "flatten"])
+def test_step_by_step_row_by_row(workers: dict[str, Worker], name: str, kind: str) -> None:
+    backend, case = usable(name), sample(kind)
+    if skip_or_expect_refusal(backend, case, 1):
+        return
+    x = feed(backend, case)
+    outputs = []
+    runner = session(workers, backend, case.model, 1, 1)
+    for row in range(ROWS):
+        runner.reset()
+        steps = [runner.step(x[row : row + 1, t]) for t in range(TIME_STEPS)]
+        whole = np.stack(steps, axis=1) if case.model.output.kind == "sequence" else steps[-1]
+        runner.reset()
+        np.testing.assert_array_equal(runner.run(x[row : row + 1]), whole)
+        outputs.append(whole)
+    check(backend, case, np.concatenate(outputs))
+
+
+def test_the_samples_tell_the_profiles_apart() -> None:
+    # Without this, a backend that ran the kernels of another profile would not be seen. The two
+    # vintages of tflm differ on chosen weights only; golden vectors hold those.
+    outputs = {}
+    for profile in ("tflm", "litert", "litert-ref", "tflite-runtime"):
+        outputs[profile] = b""
+        for kind in ("wide", "ties"):
+            program = sample(kind).model.program
+            assert program is not None
+            y = program.with_profile(profile).predict(sample(kind).int_x)
+            outputs[profile] += y.tobytes()
+    assert len(set(outputs.values())) == len(outputs)
+
+
+@pytest.mark.parametrize("name", BACKENDS)
+def test_a_batch_of_another_size_is_refused(workers: dict[str, Worker], name: str) -> None:
+    backend, case = usable(name), sample("last")
+    runner = session(workers, backend, case.model, ROWS, 1)
+    with pytest.raises(WorkerFailed):
+        runner.run(feed(backend, case)[:2])
+
+
+@pytest.mark.parametrize("name", BACKENDS)
+def test_every_backend_says_its_version_and_what_it_is(
+    workers: dict[str, Worker], name: str
+) -> None:
+    backend = usable(name)
+    assert backend.name == name
+    assert (backend.profile is None) == (backend.precision == "float32")
+    model, shape = sample("last").model, CallShape(1, 1, False)
+    session(workers, backend, model, 1, 1)
+    _, version, size = load_session(workers[name], backend, model, shape, "it")
+    assert version[0].isdigit()
+    assert size > 100
+
+
+def test_the_date_of_the_tflm_wheel_decides_its_profile(monkeypatch: pytest.MonkeyPatch) -> None:
+    backend = tflm.Tflm("tflm")
+    monkeypatch.setattr(tflm.Tflm, "available", lambda self: None)
+    for version, profile in {
+        "0.dev20260820164721": "tflm-2026-08",
+        "0.dev20261013214359": "tflm-2026-08",
+        "0.dev20261013214400": "tflm",
+        "0.dev20261023182759": "tflm",
+        "1.0.0": "tflm",
+    }.items():
+        monkeypatch.setattr(tflm.Tflm, "version", lambda self, version=version: version)
+        assert backend.profile == profile, version
+
+
+def test_tflite_runtime_says_how_to_install_it_and_which_python_it_tried(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: object
+) -> None:
+    backend = tflite_runtime.TfliteRuntime("tflite-runtime")
+    monkeypatch.setenv(tflite_runtime.PYTHON_VARIABLE, f"{tmp_path}/python")
+    reason = backend.available()
+    assert reason is not None
+    assert f"{tmp_path}/python is not a file" in reason
+    assert "pip install tflite-runtime==2.14.0 'numpy<2'" in reason
+
+
+def test_a_python_without_tflite_runtime_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    import importlib.util
+    import sys
+
+    if importlib.util.find_spec("tflite_runtime") is not None:
+        pytest.skip("tflite_runtime is installed in this environment too")
+    monkeypatch.setenv(tflite_runtime.PYTHON_VARIABLE, sys.executable)
+    reason = tflite_runtime.TfliteRuntime("tflite-runtime").available()
+    assert reason is not None
+    assert "No module named 'tflite_runtime'" in reason
