@@ -13,7 +13,7 @@ TFLITE_RUNTIME_VENV   := .venv-tflite-runtime
 TFLITE_RUNTIME_PYTHON ?= $(PYTHON) python3.11 python3.10 python3.9
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check bench fuzz sim test-tflite-runtime install-everything clean
+.PHONY: help demo test check bench results fuzz sim test-tflite-runtime install-everything clean
 
 help:  ## list these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-20s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -29,6 +29,9 @@ check: $(VENV)/.ready  ## format, lint, types, layers
 
 bench: $(VENV)/.ready  ## measure every sample model on every backend present
 	$(BIN)/python -m edge_lstm_benchmarks
+
+results: $(VENV)/.ready  ## measure the sample models and rewrite the README's results
+	$(BIN)/python -m edge_lstm_benchmarks.results README.md
 
 fuzz: $(VENV)/.ready  ## run the property tests on many new random inputs
 	$(PYTEST) -m hypothesis --hypothesis-profile=fuzz

@@ -4,6 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+try:
+    # np.clip takes 7 times as long
+    clip: Any = np._core.umath.clip  # type: ignore[attr-defined]
+except AttributeError:  # NumPy 1
+    clip = np.core.umath.clip  # type: ignore[attr-defined]
 
 
 @dataclass(frozen=True)

@@ -11,20 +11,20 @@ from pathlib import Path
 
 from edge_lstm.backend import BenchModel
 from edge_lstm.calibrate import calibrate
-from edge_lstm.errors import EdgeLstmError, UsageError
+from edge_lstm.errors import EdgeLstmError, MismatchError, UsageError
 from edge_lstm.files import write_atomically
 from edge_lstm.quantize import quantize
 from edge_lstm.report import Fidelity, Report, Result
 from edge_lstm.samples import Samples, load_samples
 from edge_lstm.spec import ModelSpec
-from edge_lstm_benchmarks.harness import run_bench
+from edge_lstm_benchmarks.harness import BenchOptions, run_bench
 from edge_lstm_converters import read
 
 START = "<!-- results: written by `make results` -->"
 END = "<!-- end of results -->"
 MODELS = Path(__file__).parent / "models"
 # Those whose data ship; what each errs in.
-UNITS = {"weather": "°C", "digits": "% right"}
+UNITS = {"weather": "error, °C", "digits": "right, % (labels as float)"}
 BACKENDS = [
     *("numpy-int8:tflm", "numpy-int8:litert", "numpy-float", "onnxruntime", "litert"),
     *("litert-ref", "litert-float", "tflm", "tflite-runtime"),
@@ -42,14 +42,20 @@ def sample_model(name: str) -> tuple[BenchModel, Samples]:
     return BenchModel(name, spec, program), load_samples(folder / "test.npz")
 
 
-def results_markdown(day: datetime.date) -> str:
-    """Measure and return the block that stands between START and END."""
+def results_markdown(day: datetime.date, options: BenchOptions | None = None) -> str:
+    """Measure and return the block that stands from START to END.
+
+    Raises:
+        MismatchError: a runtime gives other bytes than it must.
+    """
     parts = [START, ""]
     host = ""
     for name, unit in UNITS.items():
         model, samples = sample_model(name)
-        stream = run_bench([model], samples, BACKENDS, "stream")
-        sequence = run_bench([model], samples, BACKENDS, "sequence")
+        stream = run_bench([model], samples, BACKENDS, "stream", options=options)
+        sequence = run_bench([model], samples, BACKENDS, "sequence", options=options)
+        if different := stream.mismatches() + sequence.mismatches():
+            raise MismatchError("; ".join(different))
         parts += [_table(stream, sequence, unit), ""]
         about = stream.host
         host = (
@@ -88,8 +94,10 @@ def _cells(one: Result, whole: Result) -> tuple[str, ...]:
     assert one.latency_us is not None
     assert whole.latency_us is not None
     assert one.accuracy is not None
-    value = one.accuracy.value
-    scored = f"{100 * value:.1f}" if one.accuracy.metric == "accuracy" else f"{value:.3f}"
+    scored = f"{one.accuracy.value:.3f}"
+    if one.accuracy.metric == "accuracy":
+        same = (one.fidelity or Fidelity()).labels_same or 0.0
+        scored = f"{100 * one.accuracy.value:.1f} ({100 * same:.1f})"
     differing = [(r.fidelity or Fidelity()).differing_bytes for r in (one, whole)]
     total = (one.output_bytes or 0) + (whole.output_bytes or 0)
     is_int8 = one.precision == "int8"
@@ -127,7 +135,7 @@ def main(arguments: list[str]) -> int:
         write_atomically(path, replace_block(text, block).encode())
     except (EdgeLstmError, OSError) as error:
         print(f"results: {error}", file=sys.stderr)
-        return 2
+        return error.exit_code if isinstance(error, EdgeLstmError) else UsageError.exit_code
     print(block)
     return 0
 

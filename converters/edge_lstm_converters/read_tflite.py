@@ -40,6 +40,7 @@ from edge_lstm_converters.tflite_axes import (
     Layout,
     LayoutMismatch,
     Value,
+    axes_text,
     possible_layouts,
 )
 from edge_lstm_converters.tflite_schema import (
@@ -160,6 +161,8 @@ class _Graph:
             "description": self.model.description,
             "batch_size": str(self.layout.batch_size),
             "time_steps": str(self.layout.time_steps),
+            "input_axes": axes_text(self.layout.order),
+            "output_axes": axes_text(result.order),
         }
         return Program(
             name=identifier(Path(self.where).stem),

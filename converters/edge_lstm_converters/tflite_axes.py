@@ -20,6 +20,11 @@ CANONICAL: tuple[Axis, ...] = ("batch", "time", "size")
 TIME_MAJOR: tuple[Axis, ...] = ("time", "batch", "size")
 
 
+def axes_text(order: tuple[Axis, ...]) -> str:
+    """Return axes in memory order as text: ``"batch, time, features"``."""
+    return ", ".join("features" if axis == "size" else axis for axis in order)
+
+
 class LayoutMismatch(UnsupportedModel):
     """The axes do not mean what they were taken for."""
 

@@ -22,6 +22,7 @@ from edge_lstm.fixed_point import (
 )
 from edge_lstm.program import Kernel, Op, Program, ProgramBuilder, StatelessKernel, Tensor
 from edge_lstm.spec import FloatRun, Layer, Signal, check_shape
+from edge_lstm.tape import SET, Parameter, Tape, clip, compile_tape
 
 FusedActivation = Literal["none", "relu", "relu6", "relu_n1_to_1"]
 
@@ -101,11 +102,10 @@ class DenseOp(Op):
         check_shape(self.name, "bias", self.bias, (len(self.weights),))
 
     def prepare(self, program: Program, batch_size: int) -> Kernel:
-        del batch_size
-        return DenseKernel(self, program)
+        return DenseKernel(self, program, batch_size)
 
     def derived(self, program: Program) -> dict[str, object]:
-        kernel = DenseKernel(self, program)
+        kernel = DenseKernel(self, program, 1)
         found: dict[str, object] = {
             "effective_bias": kernel.bias,
             "output_range": [kernel.low, kernel.high],
@@ -138,7 +138,7 @@ def activation_bounds(tensor: Tensor, activation: FusedActivation) -> tuple[int,
 class DenseKernel(StatelessKernel):
     """FULLY_CONNECTED as the profile's runtime rounds it."""
 
-    def __init__(self, op: DenseOp, program: Program) -> None:
+    def __init__(self, op: DenseOp, program: Program, batch_size: int) -> None:
         self.op, self.profile = op, program.profile
         source, output = program.tensors[op.inputs[0]], program.tensors[op.output]
         self.zero_point = output.zero_point
@@ -153,6 +153,66 @@ class DenseKernel(StatelessKernel):
         self.real_scales = op.weight_scales.astype(np.float64) * source.scale / output.scale
         float_products = op.weight_scales * np.float32(source.scale)
         self.float_scales = float_products.astype(np.float32) / np.float32(output.scale)
+
+        self._result = np.empty((batch_size, len(op.weights)))
+        tape = self._step_tape()
+        self._step = None if tape is None else compile_tape(tape, ["x"])
+
+    def step(self, x: Array) -> Array:
+        """Return the output for one step: int8 [batch, input] to int8 [batch, output]."""
+        if self._step is None:
+            return self.run([x], None)
+        self._step(x)
+        return self._result.astype(np.int8)
+
+    def _step_tape(self) -> Tape | None:
+        """Return one step in few calls, as ``lstm_fast`` does it, or None where that is not exact.
+
+        The two roundings of ``requantize`` are ``floor`` of the folded product, then ``rint`` of
+        a value whose ties are nudged away from zero (up, in tflite-runtime); XNNPACK's is
+        ``rint`` of a float32 product.
+        """
+        one_row_each = len(self.factors) > 1 and self.profile != "litert"
+        if self.dtype != "int8" or self.wide or one_row_each or self.profile == "litert-ref":
+            return None
+        (multiplier, shift), out = self.factors[0], self._result
+        bound = float((np.abs(self.weights).sum(axis=1) * 128 + np.abs(self.bias)).max())
+        if bound >= 2.0**31:
+            return None
+        fed = np.ones((len(out), self.weights.shape[1] + 1))
+        weights = np.column_stack([self.weights, self.bias])
+        tape: Tape = [(SET, (fed[:, :-1], Parameter("x")))]
+        if self.profile == "litert":
+            acc = np.empty(out.shape, np.float32)
+            tape += [
+                (fed.dot, (np.ascontiguousarray(weights.T), out)),
+                (SET, (acc, out)),
+                (np.multiply, (acc, self.float_scales, acc)),
+                (np.rint, (acc, out)),
+            ]
+        else:
+            if shift > 0 or bound * multiplier + 2.0**31 >= 2.0**52:
+                return None
+            folded = weights * (multiplier * 2.0**-31)
+            folded[:, -1] += 0.5
+            ties_up = self.profile == "tflite-runtime"
+            scale = 2.0**shift * (1.0 if ties_up else 1 + 2.0**-40)
+            tape += [
+                (fed.dot, (np.ascontiguousarray(folded.T), out)),
+                (np.floor, (out, out)),
+                (np.multiply, (out, np.array(scale), out)),
+                *(
+                    [(np.add, (out, np.array(0.5), out)), (np.floor, (out, out))]
+                    if ties_up and shift
+                    else [(np.rint, (out, out))]
+                ),
+            ]
+        low, high = np.array(float(self.low)), np.array(float(self.high))
+        return [
+            *tape,
+            (np.add, (out, np.array(float(self.zero_point)), out)),
+            (clip, (out, low, high, out)),
+        ]
 
     def run(self, inputs: Sequence[Array], lengths: I64 | None) -> Array:
         """Return the output, int8 [..., output]."""

@@ -41,20 +41,13 @@ tricks by number:
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
 
 import numpy as np
 
 from edge_lstm.arrays import I64, Array
 from edge_lstm.cells.lstm_integer import LstmOp
 from edge_lstm.cells.lstm_tables import MAGIC, FastTables, Half
-from edge_lstm.tape import SET, Parameter, Tape, compile_tape
-
-try:
-    # np.clip takes 7 times as long
-    _clip: Any = np._core.umath.clip  # type: ignore[attr-defined]
-except AttributeError:  # NumPy 1
-    _clip = np.core.umath.clip  # type: ignore[attr-defined]
+from edge_lstm.tape import SET, Parameter, Tape, clip, compile_tape
 
 TOGETHER_VALUES = 8192
 """Below this size one block-diagonal product is faster than two."""
@@ -215,7 +208,7 @@ class FastLstmKernel:
             if half.bounds is not None:
                 part = sums[..., k * width : (k + 1) * width]
                 low, high = (np.array(bound) for bound in half.bounds)
-                tape.append((_clip, (part, low, high, part)))
+                tape.append((clip, (part, low, high, part)))
         magic = [
             self.tables.input_magic if half is self.tables.from_input else np.full(width, MAGIC)
             for half in halves
