@@ -12,11 +12,20 @@ EVERYTHING := torch onnxscript tflite-micro ethos-u-vela safetensors scikit-lear
 TFLITE_RUNTIME_VENV   := .venv-tflite-runtime
 TFLITE_RUNTIME_PYTHON ?= $(PYTHON) python3.11 python3.10 python3.9
 
+# TFLM before its change of 2026-10-13; the wheels of that day run in Python 3.13 or later only.
+TFLM_2026_08_VENV   := .venv-tflm-2026-08
+TFLM_2026_08_PYTHON ?= $(PYTHON) python3.13 python3.14
+
+# How many random models and graphs `make fuzz` runs in each interpreter, and from which seed on.
+FUZZ_MODELS ?= 3000
+FUZZ_GRAPHS ?= 2000
+FUZZ_SEED   ?= $(shell date +%s)
+
 .DEFAULT_GOAL := help
-.PHONY: help demo test check bench results fuzz sim test-tflite-runtime install-everything clean
+.PHONY: help demo test check bench results fuzz sim test-tflite-runtime test-tflm-2026-08 install-everything clean
 
 help:  ## list these targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-20s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-20s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 demo: $(VENV)/.ready  ## convert the sample model and check it on every backend present
 	$(BIN)/edge-lstm demo
@@ -33,7 +42,9 @@ bench: $(VENV)/.ready  ## measure every sample model on every backend present
 results: $(VENV)/.ready  ## measure the sample models and rewrite the README's results
 	$(BIN)/python -m edge_lstm_benchmarks.results README.md
 
-fuzz: $(VENV)/.ready  ## run the property tests on many new random inputs
+fuzz: $(VENV)/.ready  ## run the property tests and the random models on many new inputs
+	EDGE_LSTM_MODELS=$(FUZZ_MODELS) EDGE_LSTM_GRAPHS=$(FUZZ_GRAPHS) EDGE_LSTM_SEED=$(FUZZ_SEED) \
+	  $(PYTEST) -k random tests/test_conformance.py tests/test_graph_conformance.py
 	$(PYTEST) -m hypothesis --hypothesis-profile=fuzz
 
 sim: $(VENV)/.ready  ## run the sample model as firmware under CPU emulation
@@ -41,6 +52,9 @@ sim: $(VENV)/.ready  ## run the sample model as firmware under CPU emulation
 
 test-tflite-runtime: $(VENV)/.ready $(TFLITE_RUNTIME_VENV)/.ready  ## run the tests against tflite-runtime 2.14.0
 	EDGE_LSTM_TFLITE_RUNTIME_PYTHON=$(CURDIR)/$(TFLITE_RUNTIME_VENV)/bin/python $(PYTEST) -m tflite_runtime
+
+test-tflm-2026-08: $(VENV)/.ready $(TFLM_2026_08_VENV)/.ready  ## run the tests against TFLite Micro of August 2026
+	EDGE_LSTM_TFLM_2026_08_PYTHON=$(CURDIR)/$(TFLM_2026_08_VENV)/bin/python $(PYTEST) -m tflm_2026_08
 
 install-everything: $(VENV)/.everything  ## add PyTorch, TFLite Micro and the other engines that tests can use
 
@@ -84,4 +98,16 @@ $(TFLITE_RUNTIME_VENV)/.ready:
 	echo "make: tflite-runtime 2.14.0 needs Python 3.9 to 3.11, and none of these is one: $(TFLITE_RUNTIME_PYTHON);" \
 	  "name one: make TFLITE_RUNTIME_PYTHON=/path/to/python3.11 test-tflite-runtime" >&2; exit 1
 	@$(call install,$(TFLITE_RUNTIME_VENV),tflite-runtime==2.14.0 numpy==1.26.4)
+	@touch $@
+
+$(TFLM_2026_08_VENV)/.ready:
+	@echo "Setting up $(TFLM_2026_08_VENV) (once)"
+	@for python in $(TFLM_2026_08_PYTHON); do \
+	  if $$python -c 'import sys; sys.exit(sys.version_info < (3, 13))' 2>/dev/null; then \
+	    exec $$python -m venv --without-pip $(TFLM_2026_08_VENV); \
+	  fi; \
+	done; \
+	echo "make: tflite-micro 0.dev20260820164721 needs Python 3.13 or later, and none of these is one:" \
+	  "$(TFLM_2026_08_PYTHON); name one: make TFLM_2026_08_PYTHON=/path/to/python3.13 test-tflm-2026-08" >&2; exit 1
+	@$(call install,$(TFLM_2026_08_VENV),tflite-micro==0.dev20260820164721)
 	@touch $@

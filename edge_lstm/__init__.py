@@ -7,9 +7,9 @@
 """
 
 from edge_lstm.errors import EdgeLstmError
-from edge_lstm.load import load
+from edge_lstm.float_runtime import FloatSession
+from edge_lstm.load import load, save
 from edge_lstm.program import PROFILES, Program, Tensor
-from edge_lstm.program_file import save
 from edge_lstm.runtime import Session
 
 __version__ = "0.1.0"
@@ -17,6 +17,7 @@ __version__ = "0.1.0"
 __all__ = [
     "PROFILES",
     "EdgeLstmError",
+    "FloatSession",
     "Program",
     "Session",
     "Tensor",

@@ -9,14 +9,16 @@ int16, indexed by ``x & 0xFFFF`` and built on first use.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
 import numpy as np
 
-from edge_lstm.arrays import I16, I64, Array
+from edge_lstm.arrays import F32, I16, I64, Array
 from edge_lstm.fixed_point import (
+    round_half_away,
     rounding_divide_by_pot,
     saturate,
     saturating_rounding_doubling_high_mul,
@@ -189,8 +191,11 @@ def gemmlowp_tanh(integer_bits: int) -> I16:
 
 
 @cache
-def _interpolation_entries() -> I64:
-    """Return the 256 knots, uint16: sigmoid(j/24) plus half its interpolation error."""
+def interpolation_knots() -> I64:
+    """Return the 256 knots that TFLM and CMSIS-NN interpolate, uint16.
+
+    sigmoid(j/24) plus half its interpolation error.
+    """
     j = np.arange(256)
     s = 1 / (1 + np.exp(-j / 24))
     knots = np.floor(65536 * (s + s * (1 - s) * (2 * s - 1) / 9216) + 0.5).astype(np.int64)
@@ -206,20 +211,39 @@ def _interpolation_index(left_shift: int) -> I64:
     return (_ALL_S16 * 3 + (1 << (right - 1))) >> right
 
 
+def interpolate_sigmoid(v: I64) -> I64:
+    """Return sigmoid in Q0.15 of v in units of 1 / (3 * 4096).
+
+    Mirrors: reference_integer_ops::Logistic, int16 (TFLM).
+    """
+    knots = interpolation_knots()
+    a = np.abs(v)
+    j = np.minimum(a >> 9, 254)
+    r = np.where(
+        a >> 9 >= 255, 32767 << 10, (knots[j] << 9) + (a & 511) * (knots[j + 1] - knots[j])
+    )
+    return np.where(v >= 0, (r + 512) >> 10, ((1 << 25) - r + 511) >> 10)
+
+
+def interpolate_tanh(v: I64) -> I64:
+    """Return tanh in Q0.15 of v in units of 1 / (3 * 4096).
+
+    Mirrors: reference_integer_ops::Tanh, int16 (TFLM).
+    """
+    knots = interpolation_knots()
+    a = np.abs(v)
+    j = np.minimum(a >> 8, 254)
+    r = np.where(a >> 8 >= 255, 65535 << 8, (knots[j] << 8) + (a & 255) * (knots[j + 1] - knots[j]))
+    return np.where(v >= 0, (r - (1 << 23) + 128) >> 8, (-r + (1 << 23) + 127) >> 8)
+
+
 @cache
 def interpolated_sigmoid() -> I16:
     """Return sigmoid of Q3.12 in Q0.15, int16 [65536].
 
     Mirrors: Sigmoid, int16 (TFLM lstm_eval), arm_nn_activation_s16 (CMSIS-NN).
     """
-    knots = _interpolation_entries()
-    v = _interpolation_index(0)
-    a = np.abs(v)
-    j = np.minimum(a >> 9, 254)
-    r = np.where(
-        a >> 9 >= 255, 32767 << 10, (knots[j] << 9) + (a & 511) * (knots[j + 1] - knots[j])
-    )
-    return _table(np.where(v >= 0, (r + 512) >> 10, ((1 << 25) - r + 511) >> 10))
+    return _table(interpolate_sigmoid(_interpolation_index(0)))
 
 
 @cache
@@ -228,9 +252,46 @@ def interpolated_tanh(left_shift: int) -> I16:
 
     Mirrors: Tanh, int16 (TFLM lstm_eval), arm_nn_activation_s16 (CMSIS-NN).
     """
-    knots = _interpolation_entries()
-    v = _interpolation_index(left_shift)
-    a = np.abs(v)
-    j = np.minimum(a >> 8, 254)
-    r = np.where(a >> 8 >= 255, 65535 << 8, (knots[j] << 8) + (a & 255) * (knots[j + 1] - knots[j]))
-    return _table(np.where(v >= 0, (r - (1 << 23) + 128) >> 8, (-r + (1 << 23) + 127) >> 8))
+    return _table(interpolate_tanh(_interpolation_index(left_shift)))
+
+
+def _knots_s16(function: Callable[[F32], F32], low: float, high: float) -> I64:
+    """Return 513 knots of a function on [low, high] in Q0.15, int16.
+
+    Half of each interpolation's error in the middle goes to the knot before it.
+
+    Mirrors: LUTPopulateInt16 (TFLite kernels/internal/common.h), float32.
+    """
+    unit, half = np.float32(32768), np.float32(2)
+    step = (np.float32(high) - np.float32(low)) / np.float32(512)
+    at = np.float32(low) + np.arange(513, dtype=np.float32) * step
+    knots, middle = function(at), function(at[:-1] + step / half)
+    sample = round_half_away(knots[:-1] * unit)
+    between = round_half_away((knots[1:] * unit + sample) / half)
+    bias = round_half_away((between - round_half_away(middle * unit)) / half)
+    values = np.append(sample - bias, round_half_away(knots[-1:] * unit))
+    table: I64 = np.clip(values, -32768, 32767).astype(np.int64)
+    return table
+
+
+@cache
+def exp_s16() -> I64:
+    """Return the knots of exp on [-10, 0] that softmax of int16 interpolates."""
+    return _knots_s16(lambda x: np.exp(x).astype(np.float32), -10.0, 0.0)
+
+
+@cache
+def one_over_one_plus_s16() -> I64:
+    """Return the knots of 1 / (1 + x) on [0, 1] that softmax of int16 interpolates."""
+    return _knots_s16(lambda x: np.float32(1) / (np.float32(1) + x), 0.0, 1.0)
+
+
+def interpolate_s16(knots: I64, x: Array) -> I64:
+    """Return a function of int16 words by its 513 knots.
+
+    Mirrors: LUTLookup, int16 (TFLite kernels/internal/common.h).
+    """
+    x = np.asarray(x, np.int64)
+    index = 256 + (x >> 7)
+    slope = knots[index + 1] - knots[index]
+    return wrap16(knots[index] + ((slope * (x & 0x7F) + 64) >> 7))

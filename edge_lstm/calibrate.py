@@ -9,6 +9,7 @@ import numpy as np
 from edge_lstm import float_reference
 from edge_lstm.arrays import F64, Array
 from edge_lstm.errors import CalibrationError
+from edge_lstm.plain_form import plain_form
 from edge_lstm.program import Range
 from edge_lstm.spec import ModelSpec
 
@@ -22,7 +23,7 @@ def calibrate(
     lengths: Array | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> dict[str, Range]:
-    """Return the range of every tensor over every step of every sequence.
+    """Return the range of every tensor of the plain form over every step of every sequence.
 
     Each sequence starts from the model's first state, as it does on the device.
 
@@ -41,6 +42,7 @@ def calibrate(
         raise CalibrationError(
             "calibration x: all samples are 0.0; give samples that move the model"
         )
+    spec, _ = plain_form(spec)
     ranges: dict[str, Range] = {}
 
     def observe(name: str, values: F64) -> None:

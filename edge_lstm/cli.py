@@ -185,7 +185,7 @@ def _app() -> Any:
         calib: Annotated[
             Path | None, typer.Option("--calib", help=".npz with x (and lengths) to scale by.")
         ] = None,
-        quant: Annotated[str, typer.Option("--quant", help="int8 or float32.")] = "int8",
+        quant: Annotated[str, typer.Option("--quant", help="int8, int16x8 or float32.")] = "int8",
         profile: Annotated[str | None, profile_option] = None,
         time_steps: Annotated[
             int | None, typer.Option("--time-steps", help="Of the .tflite; 1 for streaming.")
@@ -196,15 +196,13 @@ def _app() -> Any:
     ) -> None:
         """Convert a trained model to ONNX, full-integer TFLite and a program."""
         from edge_lstm.program import check_profile
-        from edge_lstm_converters.convert import ConvertOptions
+        from edge_lstm_converters.convert import ConvertOptions, check_quant
         from edge_lstm_converters.convert import convert as run_convert
 
-        if quant not in ("int8", "float32"):
-            raise UsageError(f"--quant {quant}: unknown; give int8 or float32")
         options = ConvertOptions(
             targets=tuple(t.strip() for t in to.split(",") if t.strip()),
             calibration=calib,
-            quant="int8" if quant == "int8" else "float32",
+            quant=check_quant(quant),
             profile=profile if profile is None else check_profile(profile),
             time_steps=time_steps,
             layers=layers,
@@ -320,6 +318,41 @@ def _app() -> Any:
             print(report.text())
         if report.mismatches():
             raise typer.Exit(EXIT_CHECK_FAILED)
+
+    @app.command()
+    def verify(
+        models: Annotated[list[Path], typer.Argument(help="A model file, or two to compare.")],
+        against: Annotated[
+            str, typer.Option("--against", help="Interpreters: litert,tflm,... or all.")
+        ] = "all",
+        data: Annotated[
+            Path | None, typer.Option("--data", help=".npz with x; else generated extremes.")
+        ] = None,
+        calib: Annotated[
+            Path | None, typer.Option("--calib", help="Scales for a float model; else --data.")
+        ] = None,
+        profile: Annotated[
+            str | None, typer.Option("--profile", help="The only one that must hold; else all.")
+        ] = None,
+        layers: Annotated[Path | None, layers_option] = None,
+        min_snr: Annotated[
+            float | None, typer.Option("--min-snr", help="dB that two files must reach.")
+        ] = None,
+        as_json: Annotated[bool, json_option] = False,
+    ) -> None:
+        """Hold the runtime against real interpreters, or a model file against another."""
+        from edge_lstm_benchmarks.verify import VerifyOptions, verify_files
+
+        names = None if against == "all" else [name.strip() for name in against.split(",")]
+        options = VerifyOptions(names, data, calib, profile, layers, min_snr)
+        with _progress(as_json) as show:
+            result = verify_files(models, options, show)
+        if as_json:
+            _print_json(result.document())
+        else:
+            print(result.text())
+        if result.exit_code:
+            raise typer.Exit(result.exit_code)
 
     @app.command()
     def doctor(as_json: Annotated[bool, json_option] = False) -> None:

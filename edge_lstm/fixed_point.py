@@ -127,8 +127,21 @@ def requantize_ties_up(acc: Array, factor: Factor) -> I64:
     if shift > 0:
         acc = wrap32(acc << shift)
     high = saturating_rounding_doubling_high_mul(acc, multiplier)
-    right = max(-shift, 0)
-    return high if right == 0 else (high + (1 << (right - 1))) >> right
+    return shift_right_ties_up(high, max(-shift, 0))
+
+
+def shift_right_ties_up(value: Array | np.integer[Any], right: int) -> I64:
+    """Return ``value / 2**right`` to nearest, ties up."""
+    value = np.asarray(value, np.int64)
+    return value if right == 0 else (value + (1 << (right - 1))) >> right
+
+
+def multiply_and_shift(value: Array, factor: Factor) -> I64:
+    """Return ``value * factor``, rounded once, ties up; the product must fit 64 bits.
+
+    Mirrors: xnn_qs8_vcvt_ukernel (XNNPACK).
+    """
+    return shift_right_ties_up(np.asarray(value, np.int64) * factor.multiplier, 31 - factor.shift)
 
 
 def requantize_s64(acc: Array, factor: Factor) -> I64:

@@ -7,10 +7,13 @@ from typing import Any
 
 import numpy as np
 
-from edge_lstm.program import Program
+from edge_lstm.errors import UnsupportedModel
+from edge_lstm.program import Op, Program
 from edge_lstm.spec import ModelSpec
 
 Document = dict[str, Any]
+
+FACTOR_FORMAT = "multiplier * 2**(shift - 31)"
 
 
 def describe_spec(spec: ModelSpec) -> Document:
@@ -49,6 +52,7 @@ def describe_program(program: Program) -> Document:
         "streams": program.streams,
         "weight_bytes": program.weight_bytes(),
         "fingerprint": program.fingerprint(),
+        "factor_format": FACTOR_FORMAT,
         "source": program.source,
         "warnings": list(program.warnings),
         "tensors": [
@@ -69,11 +73,19 @@ def describe_program(program: Program) -> Document:
                 "output": program.tensors[op.output].name,
                 "weight_bytes": op.weight_bytes(),
                 "constants": op.constants(),
-                "derived": op.derived(program),
+                "derived": _derived(op, program),
             }
             for op in program.ops
         ],
     }
+
+
+def _derived(op: Op, program: Program) -> Document:
+    """Return what the profile's runtime computes, or why it has no such kernel."""
+    try:
+        return op.derived(program)
+    except UnsupportedModel as error:
+        return {"unsupported": str(error)}
 
 
 def as_json(value: object) -> object:
@@ -121,6 +133,8 @@ def program_text(program: Program) -> str:
         *(f"warning: {text}" for text in program.warnings),
         "",
         *columns(rows),
+        "",
+        f"multiplier and shift, or [multiplier, shift], stand for {FACTOR_FORMAT}",
     ]
     for op in document["ops"]:
         lines += ["", f"{op['name']} ({op['type']}): {', '.join(op['inputs'])} -> {op['output']}"]

@@ -1,4 +1,7 @@
-"""``load``: a Program from any file that holds one."""
+"""``load`` and ``save``: a Program from and to a file.
+
+What reads and writes files is imported on use, so that ``import edge_lstm`` stays light.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +10,6 @@ from typing import TYPE_CHECKING
 
 from edge_lstm.errors import MissingTool, UnsupportedModel
 from edge_lstm.program import Program, check_profile
-from edge_lstm.program_file import load_elstm
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -38,9 +40,22 @@ def load(path: Path | str, profile: str | None = None) -> Program:
             ) from error
         return read_tflite(path, profile or "tflm")
     if suffix == ".elstm":
+        from edge_lstm.program_file import load_elstm
+
         program = load_elstm(path)
         return program if profile is None else program.with_profile(profile)
     raise UnsupportedModel(
         f"{path}: suffix {suffix or 'none'!r}; load() takes .elstm and full-integer .tflite;"
         " convert other models with 'edge-lstm convert'"
     )
+
+
+def save(program: Program, path: Path | str) -> None:
+    """Write a Program to an ``.elstm`` file; equal programs give equal bytes.
+
+    Raises:
+        OutputError: the file cannot be written; none is left half done.
+    """
+    from edge_lstm import program_file
+
+    program_file.save(program, path)

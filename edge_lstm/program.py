@@ -3,22 +3,24 @@
 from __future__ import annotations
 
 import abc
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
-from typing import TYPE_CHECKING, ClassVar, Literal, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol
 
 import numpy as np
 
 from edge_lstm.arrays import F32, I64, Array
 from edge_lstm.errors import CalibrationError, UsageError
 from edge_lstm.fixed_point import saturate
-from edge_lstm.spec import Signal
+from edge_lstm.spec import Layer, Signal
 
 if TYPE_CHECKING:
     from edge_lstm.runtime import Session
 
-Profile = Literal["tflm", "tflm-2026-08", "cmsis-nn", "litert", "litert-ref", "tflite-runtime"]
-PROFILES: tuple[Profile, ...] = (
+Profile = Literal[
+    "tflm", "tflm-2026-08", "cmsis-nn", "litert", "litert-ref", "tflite-runtime", "edge"
+]
+PROFILES: tuple[Profile, ...] = (  # interchange: the same .tflite means the same bytes
     "tflm",
     "tflm-2026-08",
     "cmsis-nn",
@@ -26,15 +28,18 @@ PROFILES: tuple[Profile, ...] = (
     "litert-ref",
     "tflite-runtime",
 )
+EDGE: Profile = "edge"
+"""Our own arithmetic; not expressible in a .tflite."""
 DType = Literal["int8", "int16", "int32", "float32"]
 
 
 def check_profile(profile: str) -> Profile:
     """Return ``profile``, or raise UsageError with the names that exist."""
-    for known in PROFILES:
+    for known in (*PROFILES, EDGE):
         if profile == known:
             return known
-    raise UsageError(f"profile {profile!r}: unknown; give one of {', '.join(PROFILES)}")
+    names = ", ".join((*PROFILES, EDGE))
+    raise UsageError(f"profile {profile!r}: unknown; give one of {names}")
 
 
 @dataclass(frozen=True)
@@ -236,7 +241,13 @@ class Program:
         return all(op.streams for op in self.ops)
 
     def with_profile(self, profile: str) -> Program:
-        """Return the same integers under another profile's arithmetic."""
+        """Return the same integers under another interchange profile's arithmetic."""
+        if (profile == EDGE) != (self.profile == EDGE):
+            raise UsageError(
+                f"program {self.name!r}: has the integers of profile {self.profile}, which"
+                f" {check_profile(profile)} does not share; convert the model again with"
+                f" --profile {profile}"
+            )
         return replace(self, profile=check_profile(profile))
 
     def session(self, batch_size: int = 1) -> Session:
@@ -304,18 +315,27 @@ def symmetric_scale(magnitude: float, levels: int, what: str) -> float:
     return float(scale)
 
 
+QuantizationRule = Callable[[Any, "ProgramBuilder", int], int]
+"""From a layer, its builder and the index of its input tensor to that of its output."""
+
+
 class ProgramBuilder:
     """Collects tensors and ops while the layers of a ModelSpec are quantized.
 
     Args:
         ranges: what calibration saw, by tensor name.
         activation_dtype: of the values between ops.
+        rules: how layers of a type are quantized, where not by their own method.
     """
 
     def __init__(
-        self, ranges: Mapping[str, Range], activation_dtype: Literal["int8", "int16"] = "int8"
+        self,
+        ranges: Mapping[str, Range],
+        activation_dtype: Literal["int8", "int16"] = "int8",
+        rules: Mapping[type[Layer], QuantizationRule] | None = None,
     ) -> None:
         self.ranges = ranges
+        self.rules = {} if rules is None else rules
         self.activation_dtype = activation_dtype
         self.tensors: list[Tensor] = []
         self.ops: list[Op] = []
@@ -340,6 +360,11 @@ class ProgramBuilder:
         else:
             scale, zero_point = asymmetric_scale(seen, name)
         return self.add_tensor(Tensor(name, signal, self.activation_dtype, scale, zero_point))
+
+    def add_layer(self, layer: Layer, source: int) -> int:
+        """Add a layer's ops behind the tensor ``source``; return the output tensor's index."""
+        rule = self.rules.get(type(layer))
+        return layer.quantize(self, source) if rule is None else rule(layer, self, source)
 
     def add_op(self, op: Op) -> int:
         """Add an op and return its output's index."""

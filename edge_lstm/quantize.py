@@ -6,8 +6,9 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Literal
 
-from edge_lstm.cells import Activation, Dense, Dropout
-from edge_lstm.program import Program, ProgramBuilder, Range, Tensor, check_profile
+from edge_lstm.cells import EDGE_RULES, Activation, Dense, Dropout
+from edge_lstm.plain_form import plain_form
+from edge_lstm.program import EDGE, Program, ProgramBuilder, Range, Tensor, check_profile
 from edge_lstm.spec import Layer, ModelSpec
 
 
@@ -55,15 +56,17 @@ def quantize(
     Raises:
         CalibrationError: a tensor has no usable range.
     """
+    spec, rewritten = plain_form(spec)
     layers, known = fuse(spec.layers, ranges)
-    builder = ProgramBuilder(known, activation_dtype)
+    rules = EDGE_RULES if profile == EDGE else None
+    builder = ProgramBuilder(known, activation_dtype, rules)
     if spec.input.kind == "tokens":
         source = builder.add_tensor(Tensor("input", spec.input, "int32"))
     else:
         source = builder.activation("input", spec.input)
     tensor = source
     for layer in layers:
-        tensor = layer.quantize(builder, tensor)
+        tensor = builder.add_layer(layer, tensor)
     return Program(
         name=spec.name,
         profile=check_profile(profile),
@@ -73,5 +76,5 @@ def quantize(
         output=tensor,
         time_steps=spec.time_steps,
         source=dict(spec.source),
-        warnings=tuple(builder.notes),
+        warnings=(*rewritten, *builder.notes),
     )

@@ -109,6 +109,12 @@ class Layer(abc.ABC):
             if isinstance(value, np.ndarray):
                 yield value
 
+    def not_in_int8(self, what: str) -> UnsupportedModel:
+        """Return the error that says that this layer has no integer form yet, and the way out."""
+        return self._refuse(
+            f"{what} is not in int8 yet", "convert it in float with --quant float32 --to onnx"
+        )
+
     def _refuse(self, found: object, accepted: str) -> UnsupportedModel:
         return UnsupportedModel(f"layer {self.name!r} ({self.type_name}): {found}; {accepted}")
 

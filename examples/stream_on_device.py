@@ -47,7 +47,7 @@ def after_power_failure(
     """Return a new session with the state of an old one, by way of a file."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "state.npz"
-        np.savez(path, **session.state)
+        np.savez(path, **session.state)  # type: ignore[arg-type]
         print(f"         power failure; {sum(v.nbytes for v in session.state.values())} bytes kept")
         restarted = program.session()
         with np.load(path) as state:

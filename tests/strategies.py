@@ -68,9 +68,11 @@ def lstm_op(
 ) -> LstmOp:
     """Return an integer LSTM from random integers: any weights, scales and zero points."""
     features, cells = source.signal.size, output.signal.size
+    wide = source.dtype == "int16"
     gain = float(random.choice(GAINS))
     power = int(random.integers(-15, -8)) if cell_power is None else cell_power
-    input_scales = random.uniform(0.3, 1.5, 4) * gain / (127 * source.scale * 100)
+    usual = source.scale * (25_600 if wide else 100)
+    input_scales = random.uniform(0.3, 1.5, 4) * gain / (127 * usual)
     recurrent_scales = random.uniform(0.3, 1.5, 4) * gain / 127
     input_scales = (input_scales / np.sqrt(features)).astype(np.float32)
     recurrent_scales = (recurrent_scales / np.sqrt(cells)).astype(np.float32)
@@ -81,7 +83,7 @@ def lstm_op(
         output=indices[1],
         input_weights=random.integers(-127, 128, (4, cells, features)).astype(np.int8),
         recurrent_weights=random.integers(-127, 128, (4, cells, cells)).astype(np.int8),
-        bias=np.clip(bias, -(2**28), 2**28).astype(np.int32),
+        bias=np.clip(bias, -(2**28), 2**28).astype(np.int64 if wide else np.int32),
         input_weight_scales=input_scales,
         recurrent_weight_scales=recurrent_scales,
         hidden_scale=output.scale,
@@ -89,7 +91,7 @@ def lstm_op(
         product_scale=output.scale,
         product_zero_point=output.zero_point,
         cell_scale=2.0**power,
-        initial_hidden=np.full(cells, output.zero_point, np.int8),
+        initial_hidden=np.full(cells, output.zero_point, source.dtype),
         initial_cell=np.zeros(cells, np.int16),
         cell_clip=float(random.choice([0.0, 10.0])),
     )

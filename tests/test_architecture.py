@@ -79,7 +79,7 @@ def ruff_codes(code: str, path: str) -> list[str]:
     [
         ("ai_edge_litert", "benchmarks/edge_lstm_benchmarks/backends/litert.py"),
         ("flatbuffers", "converters/edge_lstm_converters/tflite_schema.py"),
-        ("h5py", "converters/edge_lstm_converters/read_keras.py"),
+        ("h5py", "converters/edge_lstm_converters/hdf5_file.py"),
         ("onnx", "converters/edge_lstm_converters/read_onnx.py"),
         ("onnx", "converters/edge_lstm_converters/write_onnx.py"),
         ("onnxruntime", "benchmarks/edge_lstm_benchmarks/backends/onnxruntime.py"),

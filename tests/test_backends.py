@@ -215,7 +215,12 @@ def test_step_by_step_row_by_row(workers: dict[str, Worker], name: str, kind: st
         steps = [runner.step(x[row : row + 1, t]) for t in range(TIME_STEPS)]
         whole = np.stack(steps, axis=1) if case.model.output.kind == "sequence" else steps[-1]
         runner.reset()
-        np.testing.assert_array_equal(runner.run(x[row : row + 1]), whole)
+        again = runner.run(x[row : row + 1])
+        if name == "numpy-float":
+            # A product for all steps at once sums in another order than one for each.
+            np.testing.assert_allclose(again, whole, rtol=0, atol=FLOAT_TOLERANCE)
+        else:
+            np.testing.assert_array_equal(again, whole)
         outputs.append(whole)
     check(backend, case, np.concatenate(outputs))
 

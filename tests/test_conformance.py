@@ -1,8 +1,8 @@
 """Random models on the real interpreters: every byte of every profile.
 
 Sizes, batches, gains up to saturation and beyond, time-major files, uniform and extreme inputs,
-state that is carried over calls. ``EDGE_LSTM_MODELS`` sets how many models each profile gets
-(`make fuzz` sets many).
+state that is carried over calls. ``EDGE_LSTM_MODELS`` sets how many models each profile gets,
+``EDGE_LSTM_SEED`` which (`make fuzz` sets many new ones).
 """
 
 from __future__ import annotations
@@ -20,10 +20,11 @@ from edge_lstm.cells.lstm_integer import LstmKernel, LstmOp
 from edge_lstm.program import Profile, Program
 from edge_lstm_converters.tflite_schema import parse, serialize
 from edge_lstm_converters.write_tflite import tflite_bytes
-from interpreters import IN_PROCESS, missing, tflite_runtime
+from interpreters import IN_PROCESS, elsewhere, missing
 from strategies import random_bytes, random_program
 
 MODELS = int(os.environ.get("EDGE_LSTM_MODELS", "300"))
+SEED = int(os.environ.get("EDGE_LSTM_SEED", "1"))
 CALLS = 3
 """Calls of each model; all but the last continue from the state of the one before."""
 
@@ -105,20 +106,29 @@ def test_random_models_equal_the_interpreter(profile: Profile) -> None:
     if reason is not None:
         pytest.skip(reason)
     total = 0
-    for number, case in enumerate(cases(profile, MODELS, seed=1)):
+    for number, case in enumerate(cases(profile, MODELS, seed=SEED)):
         total += check(case, number, IN_PROCESS[profile](case.data, case.file_x, RESET))
     assert total > 500 * MODELS
 
 
-@pytest.mark.tflite_runtime
-def test_random_models_equal_tflite_runtime(tmp_path: Path) -> None:
-    reason = missing("tflite-runtime")
+@pytest.mark.parametrize(
+    "profile",
+    [
+        pytest.param("tflite-runtime", marks=pytest.mark.tflite_runtime),
+        pytest.param("tflm-2026-08", marks=pytest.mark.tflm_2026_08),
+    ],
+)
+def test_random_models_equal_the_interpreter_elsewhere(profile: Profile, tmp_path: Path) -> None:
+    reason = missing(profile)
     if reason is not None:
         pytest.skip(reason)
     for first in range(0, MODELS, 100):
-        batch = dict(enumerate(cases("tflite-runtime", 100, seed=2 + first)))
-        theirs = tflite_runtime(
-            {str(k): (case.data, case.file_x, RESET) for k, case in batch.items()}, tmp_path
+        count = min(100, MODELS - first)
+        batch = dict(enumerate(cases(profile, count, seed=SEED + 1 + first)))
+        theirs = elsewhere(
+            profile,
+            {str(k): (case.data, case.file_x, RESET) for k, case in batch.items()},
+            tmp_path,
         )
         for number, case in batch.items():
             check(case, first + number, theirs[str(number)])

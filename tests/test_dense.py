@@ -6,11 +6,11 @@ from collections import Counter
 
 import numpy as np
 from hypothesis import given
-from strategies import FUSED, profiles, random_scale, seeds
 
 from edge_lstm.cells.dense import DenseKernel, DenseOp
 from edge_lstm.program import PROFILES, Profile, Program, Tensor
 from edge_lstm.spec import Signal
+from strategies import FUSED, profiles, random_scale, seeds
 
 
 def dense_program(

@@ -126,10 +126,18 @@ def test_modules_of_a_sequential_get_names_that_start_with_a_letter(tmp_path: Pa
         ("time_steps = 0\n" + LSTM, "time_steps = 0; want at least 1"),
         ("time_steps = true\n" + LSTM, "time_steps = True; want a whole number"),
         ("ignore = [1]\n" + LSTM, r"ignore = \[1\]; want texts"),
-        ("[[layers]]\nweights = 'x'", "layer 1: type is missing; want one of lstm, dense"),
-        ("[[layers]]\ntype = 'gru'", "layer 1: type = 'gru'; want one of lstm, dense"),
-        ("[[layers]]\ntype = 4", "layer 1: type = 4; want one of lstm, dense"),
-        (DENSE, 'no layer has type = "lstm"'),
+        (
+            "[[layers]]\nweights = 'x'",
+            "layer 1: type is missing; want one of lstm, gru, rnn",
+        ),
+        ("[[layers]]\ntype = 'gan'", "layer 1: type = 'gan'; want one of lstm, gru"),
+        ("[[layers]]\ntype = 4", "layer 1: type = 4; want one of lstm, gru"),
+        (DENSE, 'no layer has type = "lstm" or "gru" or "rnn"'),
+        (
+            LSTM.replace('type = "lstm"', 'type = "rnn"'),
+            "nonlinearity is missing; want tanh or relu",
+        ),
+        (LSTM + "final_states = true", "final_states is for a bidirectional layer"),
         (LSTM + "units = 3", r"layer 1 \(lstm\): key 'units'; want weights, return_sequences"),
         (LSTM.replace("false", "0"), "return_sequences = 0; want true or false"),
         (
@@ -215,8 +223,8 @@ def with_value(name: str, values: Array) -> dict[str, Array]:
 @pytest.mark.parametrize(
     ("weights", "message"),
     [
-        (with_value("lstm.weight_ih_l0_reverse", np.zeros((16, 3))), "must not be bidirectional"),
-        (with_value("lstm.weight_hr_l0", np.zeros((2, 4))), r"must not have a projection"),
+        (with_value("lstm.weight_ih_l0_reverse", np.zeros((16, 3))), "weight_hh_l0_reverse is mis"),
+        (with_value("lstm.weight_hr_l0", np.zeros((2, 4), np.float32)), r"\[4, 4\]; want \[4, 2\]"),
         (with_value("lstm.weight_hh_l0", np.zeros((12, 4))), "has the weights of a GRU"),
         (with_value("lstm.weight_hh_l0", np.zeros((4, 4))), "has the weights of an RNN"),
         (with_value("lstm.weight_hh_l0", np.zeros((16, 5))), r"shape \[16, 5\]; want \[4\*hidden"),
@@ -282,7 +290,6 @@ def test_the_guess_names_what_fits_nowhere_but_does_not_ignore_it(tmp_path: Path
     ("weights", "message"),
     [
         (dense_weights("fc", 4, 2), "has no recurrent weights"),
-        (with_value("lstm.weight_hh_l0", np.zeros((12, 4))), "lstm: has the weights of a GRU"),
         ({"c.weight_ih": np.zeros((8, 3)), "c.weight_hh": np.zeros((8, 2))}, "LSTMCell"),
         ({"c.weight_ih_l1": np.zeros((8, 3))}, "c has no weight_ih_l0"),
         (with_value("lstm.weight_ih_l0", np.zeros(3)), r"lstm\.weight_ih_l0: shape \[3\]"),

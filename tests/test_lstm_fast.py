@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from hypothesis import given
 
-from edge_lstm.cells.lstm_fast import CHUNK_VALUES, FastLstmKernel
+from edge_lstm.cells.lstm_fast import CHUNK_STEPS, FastLstmKernel
 from edge_lstm.cells.lstm_integer import LstmKernel, LstmOp
-from edge_lstm.cells.lstm_tables import NARROW_VALUES, fast_tables, output_is_decided
+from edge_lstm.cells.lstm_tables import FORMS, NARROW_VALUES, fast_tables, output_is_decided
 from edge_lstm.fixed_point import Factor, quantize_multiplier
 from edge_lstm.program import PROFILES, Profile, Program
 from strategies import profiles, random_bytes, random_program, seeds
@@ -23,27 +23,33 @@ def lstm_of(program: Program) -> LstmOp:
     return op
 
 
-def compare(program: Program, random: np.random.Generator, batch: int, steps: int) -> str:
-    """Run both kernels; return the path that the fast one took."""
+def compare(program: Program, random: np.random.Generator, batch: int, steps: int) -> set[str]:
+    """Run the plain kernel and the fast one in each of its forms; return those there were."""
     op = lstm_of(program)
-    tables = fast_tables(op, program)
-    if tables is None:
-        return "plain only"
-    plain, fast = LstmKernel(op, program, batch), FastLstmKernel(op, tables, batch)
+    plain = LstmKernel(op, program, batch)
     plain.reset()
-    fast.reset()
     x = random_bytes(random, program, batch, steps)
-    want = plain.run([x], None)
-    np.testing.assert_array_equal(fast.run([x], None), want)
-    for name, value in plain.state.items():
-        np.testing.assert_array_equal(fast.state[name], value, name)
-    fast.reset()
-    stepped = np.stack([fast.step(x[:, t]) for t in range(steps)], axis=1)
-    np.testing.assert_array_equal(stepped, want)
-    fast.set_state(plain.state)
-    np.testing.assert_array_equal(fast.step(x[:, 0]), plain.step(x[:, 0]))
-    clips = tables.from_input.bounds is not None
-    return ("narrow" if tables.recurrent.shift is not None else "wide") + " clips" * clips
+    want, state = plain.run([x], None), plain.state
+    after = plain.step(x[:, 0]).copy()
+    paths = set()
+    for form in FORMS:
+        tables = fast_tables(op, program, [form])
+        if tables is None:
+            continue
+        fast = FastLstmKernel(op, tables, batch)
+        fast.reset()
+        np.testing.assert_array_equal(fast.run([x], None), want, form)
+        for name, value in state.items():
+            np.testing.assert_array_equal(fast.state[name], value, f"{form} {name}")
+        fast.reset()
+        stepped = np.stack([fast.step(x[:, t]) for t in range(steps)], axis=1)
+        np.testing.assert_array_equal(stepped, want, form)
+        fast.set_state(state)
+        np.testing.assert_array_equal(fast.step(x[:, 0]), after, form)
+        ties = tables.from_input.ties or tables.recurrent.ties
+        clips = tables.from_input.bounds is not None
+        paths.add(form + " ties" * (ties and form == "rounded") + " clips" * clips)
+    return paths
 
 
 @given(seed=seeds, profile=profiles)
@@ -58,11 +64,33 @@ def test_every_path_of_the_fast_lstm_is_reached_and_equal() -> None:
     paths: Counter[str] = Counter()
     for trial in range(60):
         program = random_program(random, PROFILES[trial % 6], head=False, largest=32)
-        paths[compare(program, random, 1 + trial % 3, 12)] += 1
+        paths.update(compare(program, random, 1 + trial % 3, 12))
     for trial in range(6):
         program = large_program(random, PROFILES[trial])
-        paths[compare(program, random, 1 + trial % 2, 6)] += 1
-    assert {"wide", "wide clips", "narrow clips", "plain only"} <= set(paths), paths
+        paths.update(compare(program, random, 1 + trial % 2, 6))
+    every = {f"{form}{clips}" for form in (*FORMS, "rounded ties") for clips in ("", " clips")}
+    assert every <= set(paths), paths
+
+
+def test_every_form_rounds_the_ties_of_both_roundings() -> None:
+    """Weight scales of powers of two: every sum but one in 2**s is a tie of one of them."""
+    random = np.random.default_rng(21)
+    reached: Counter[str] = Counter()
+    for trial in range(36):
+        program = random_program(random, PROFILES[trial % 6], head=False, largest=16)
+        source = replace(program.tensors[0], scale=2.0**-6)
+        scales = np.float32(2.0) ** random.integers(-12, -3, (2, 4)).astype(np.float32)
+        op = replace(
+            lstm_of(program),
+            hidden_scale=2.0**-7,
+            product_scale=2.0**-7,
+            input_weight_scales=scales[0],
+            recurrent_weight_scales=scales[1],
+        )
+        output = replace(program.tensors[1], scale=2.0**-7)
+        program = replace(program, ops=(op,), tensors=(source, output))
+        reached.update(compare(program, random, 1 + trial % 2, 15))
+    assert {"folded", "rounded ties"} <= {path.removesuffix(" clips") for path in reached}, reached
 
 
 def large_program(random: np.random.Generator, profile: Profile) -> Program:
@@ -77,9 +105,8 @@ def large_program(random: np.random.Generator, profile: Profile) -> Program:
 def test_chunks_of_a_long_sequence_do_not_show() -> None:
     random = np.random.default_rng(5)
     program = random_program(random, "litert", head=False, largest=8)
-    op = lstm_of(program)
-    steps = CHUNK_VALUES // (4 * op.cell_count) + 7
-    compare(program, random, 1, steps)
+    for batch in (1, 3):
+        assert compare(program, random, batch, 2 * CHUNK_STEPS + 7)
 
 
 def test_a_hidden_scale_of_a_power_of_two_has_ties_and_they_round_away_from_zero() -> None:

@@ -183,7 +183,7 @@ def test_dicts_that_hold_each_other_end_the_search() -> None:
 
 
 def test_unknown_suffixes_are_refused_with_those_that_are_read() -> None:
-    with pytest.raises(UnsupportedModel, match=r"m\.bin: suffix '\.bin'; edge-lstm reads \.onnx"):
+    with pytest.raises(UnsupportedModel, match=r"m\.bin: suffix '\.bin'; edge-lstm reads \.h5"):
         read(Path("m.bin"))
     assert all(module.startswith("edge_lstm_converters.read_") for module, _, _ in READERS.values())
 

@@ -217,17 +217,37 @@ def test_batches_give_the_same_bytes(profile: str) -> None:
         np.testing.assert_array_equal(got, run(model.program.with_profile(profile), x, reset))
 
 
-def test_int16_activations_give_the_same_bytes_in_tflm() -> None:
+@pytest.mark.parametrize("form", FORMS)
+def test_int16_activations_give_the_same_bytes_in_tflm(form: str) -> None:
     if reason := interpreters.missing("tflm"):
         pytest.skip(reason)
-    for form in ("last", "every_step", "time_distributed"):
-        model = sample(form)
-        layers = tuple(layer for layer in model.spec.layers if not isinstance(layer, Activation))
-        spec = replace(model.spec, layers=layers)
-        program = quantize(spec, calibrate(spec, model.x), "tflm", "int16")
-        x, reset = calls(program.input_tensor.quantize(model.x), STEPS)
-        got = interpreters.tflm(tflite_bytes(program, STEPS), x, reset)
-        np.testing.assert_array_equal(got, run(program, x, reset), strict=True)
+    for seed in range(2):
+        model = sample(form, seed)
+        program = quantize(model.spec, calibrate(model.spec, model.x), "tflm", "int16")
+        assert program.output_tensor.dtype == "int16"
+        tokens = program.input_tensor.signal.kind == "tokens"
+        source = model.x if tokens else program.input_tensor.quantize(model.x)
+        for steps in model.step_counts:
+            data = tflite_bytes(program, steps)
+            x, reset = calls(source, steps)
+            got = interpreters.tflm(data, x, reset)
+            np.testing.assert_array_equal(got, run(program, x, reset), strict=True)
+            assert program_from_bytes(data, "m.tflite").fingerprint() == program.fingerprint()
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_int16_activations_are_nearer_to_the_float_model(form: str) -> None:
+    model = sample(form)
+    want = float_reference.run(model.spec, model.x)
+    errors = {}
+    for dtype in ("int8", "int16"):
+        ranges = calibrate(model.spec, model.x)
+        program = quantize(model.spec, ranges, "tflm", dtype)  # type: ignore[arg-type]
+        got = program.predict(model.x)
+        if program.input_tensor.signal.kind == "tokens":
+            got = program.output_tensor.dequantize(got)
+        errors[dtype] = float(np.square(got - want).mean())
+    assert errors["int16"] < errors["int8"]
 
 
 # ------------------------------------------------------------------- the form of the file

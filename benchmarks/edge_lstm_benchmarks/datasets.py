@@ -12,6 +12,7 @@ japanese_vowels     aeon 1.6.0             the wheel BSD-3, of the   no
                                            data itself not stated
 silero_vad_onnx     silero-vad 6.2.3       MIT                       no
 resemblyzer_...     resemblyzer 0.1.4      Apache-2.0                no
+textgenrnn_weights  textgenrnn 2.0.0       MIT                       no
 ==================  =====================  ========================  ============================
 
 Fetched files are kept in ``$EDGE_LSTM_CACHE``, else ``$XDG_CACHE_HOME/edge-lstm``, else
@@ -105,6 +106,12 @@ RESEMBLYZER = PackagedFile(
     "0.1.4",
     "pretrained.pt",
     "39373b86598fa3da9fcddee6142382efe09777e8d37dc9c0561f41f0070f134e",
+)
+TEXTGENRNN = PackagedFile(
+    "textgenrnn",
+    "2.0.0",
+    "textgenrnn_weights.hdf5",
+    "6a89ca4235ed9f00be7b2acd65d5fe4a099967d676bfe20afb696106286ffbca",
 )
 
 _WEATHER_COLUMNS = ("temp", "dewp", "humid", "wind_speed", "pressure")
@@ -209,6 +216,11 @@ def silero_vad_onnx() -> Path:
 def resemblyzer_checkpoint() -> Path:
     """Return the path of Resemblyzer's PyTorch checkpoint (its weights are in ``model_state``)."""
     return fetch(RESEMBLYZER)
+
+
+def textgenrnn_weights() -> Path:
+    """Return the path of textgenrnn's Keras weights: Embedding, two CuDNN LSTMs, and a head."""
+    return fetch(TEXTGENRNN)
 
 
 def cache_folder() -> Path:

@@ -61,9 +61,17 @@ class Worker:
         backend: the same, on this side.
         cpu: the CPU to run on, or None for any.
         limit_s: seconds that one answer may take before the process is ended.
+        target: where the backend's class is, if not where BACKENDS says.
     """
 
-    def __init__(self, name: str, backend: Backend, cpu: int | None, limit_s: float) -> None:
+    def __init__(
+        self,
+        name: str,
+        backend: Backend,
+        cpu: int | None,
+        limit_s: float,
+        target: str | None = None,
+    ) -> None:
         self._limit_s = limit_s
         self._late = False
         self._failure: str | None = None
@@ -71,7 +79,7 @@ class Worker:
             package.__name__: str(Path(str(package.__file__)).parent)
             for package in (edge_lstm, edge_lstm_benchmarks)
         }
-        boot = json.dumps([folders, name, BACKENDS[name], cpu])
+        boot = json.dumps([folders, name, target or BACKENDS[name], cpu])
         environment = {**os.environ, **ONE_THREAD}
         environment.pop("PYTHONPATH", None)
         if backend.python() == sys.executable:

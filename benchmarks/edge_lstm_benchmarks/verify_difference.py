@@ -7,7 +7,7 @@ of another profile, the two profiles' intermediates are compared, which names th
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
@@ -15,8 +15,7 @@ import numpy as np
 
 from edge_lstm.arrays import Array
 from edge_lstm.cells import DenseOp, LstmOp
-from edge_lstm.cells.dense import DenseKernel
-from edge_lstm.cells.lstm_integer import LstmKernel, dot, lstm_parameters
+from edge_lstm.cells.lstm_integer import LstmKernel, lstm_parameters
 from edge_lstm.errors import EdgeLstmError
 from edge_lstm.program import PROFILES, Op, Program
 from edge_lstm_benchmarks.verify_inputs import Batch, Form, Inputs
@@ -114,7 +113,7 @@ def steps_per_output(program: Program, form: Form) -> int:
 
 
 def first_difference(
-    program: Program, form: Form, inputs: Inputs, got: Outputs, want: Outputs
+    program: Program, form: Form, got: Outputs, want: Outputs
 ) -> tuple[int, Place] | None:
     """Return the first sequence that differs and where, or None."""
     for row in sorted(got):
@@ -184,11 +183,12 @@ def _look_inside(
             other = trace_lstm(op, part.with_profile(same_as), fed)
             parts_at = _first_parting(traced, other, k)
     elif isinstance(op, DenseOp) and fed is not None:
-        kernel = DenseKernel(op, part)
-        acc = dot(fed, kernel.weights) + kernel.bias
+        weights = op.weights.astype(np.int64) - op.weight_zero_point
+        centred = fed.astype(np.int64) - part.tensors[op.inputs[0]].zero_point
+        acc = centred @ weights.T + op.bias
         rows = acc[k].reshape(-1, acc.shape[-1])
-        at = place.step if len(rows) > place.step else len(rows) - 1
-        inside = {"accumulator": int(rows[at, place.index])}
+        output = (place.step + 1) // steps_per_output(part, form) - 1
+        inside = {"accumulator": int(rows[output, place.index])}
     return Origin(
         layer=op.name,
         type=op.type_name,
@@ -201,9 +201,7 @@ def _look_inside(
     )
 
 
-def _same_profile(
-    part: Program, form: Form, batch: Batch, row: int, want: Outputs
-) -> str | None:
+def _same_profile(part: Program, form: Form, batch: Batch, row: int, want: Outputs) -> str | None:
     """Return the profile that gives the other side's bytes on this sequence, or None."""
     for profile in PROFILES:
         if profile == part.profile:
@@ -329,6 +327,3 @@ def difference_lines(difference: Difference) -> Iterator[str]:
 
 def _at(place: Place) -> str:
     return f"step {place.step}, index {place.index}: got {place.got:g}, want {place.want:g}"
-
-
-Show = Callable[[str, int, int], None]

@@ -222,7 +222,7 @@ def user_inputs(program: Program, samples: Samples) -> Inputs:
         x = tensor.quantize(x) if tensor.is_quantized else x.astype(np.float32)
     elif x.dtype != tensor.dtype:
         raise UsageError(f"{where}: {x.dtype}; want {tensor.dtype} or float32")
-    return _limited(x, samples)
+    return limited(x, samples)
 
 
 def check_shape(x: Array, tokens: bool, size: int, where: str) -> None:
@@ -240,7 +240,7 @@ def check_finite(x: Array, where: str) -> None:
         raise UsageError(f"{where}: {count} of {x.size} values are NaN or infinite")
 
 
-def _limited(x: Array, samples: Samples) -> Inputs:
+def limited(x: Array, samples: Samples) -> Inputs:
     """Return the sequences with their lengths, no more than ``LIMIT_STEPS`` of steps."""
     where = samples.where
     lengths = np.full(len(x), x.shape[1])
@@ -255,7 +255,7 @@ def _limited(x: Array, samples: Samples) -> Inputs:
             )
         lengths = given.astype(np.int64)
     count = max(1, int(np.searchsorted(np.cumsum(lengths), LIMIT_STEPS, side="right")))
-    notes = ()
+    notes: tuple[str, ...] = ()
     if count < len(x):
         notes = (f"{where}: the first {count:,} of {len(x):,} sequences are used",)
     names = tuple(f"sequence {k}" for k in range(count))

@@ -78,6 +78,7 @@ class Server:
         self._sessions: dict[str, tuple[Session, CallShape]] = {}
         self._timed: tuple[Session, list[list[Array]], bool] | None = None
         self._next_row = 0
+        self._calls: tuple[Session, list[Array], bool] | None = None
 
     def answer(
         self, fields: dict[str, Any], arrays: dict[str, Array]
@@ -156,6 +157,50 @@ class Server:
         self._spend(warm_ns)
         times = self._spend(slice_ns)
         return {}, {"ns": np.array(times, np.int64)}
+
+    def do_prepare_calls(
+        self, session: str, stepwise: bool, x: Array
+    ) -> tuple[dict[str, Any], dict[str, Array]]:
+        """Keep the inputs of the timed calls, ``x`` [calls, ...]; return their outputs."""
+        runner, _ = self._sessions[session]
+        self._calls = runner, [np.ascontiguousarray(part) for part in x], stepwise
+        runner.reset()
+        outputs = []
+        for part in self._calls[1]:
+            if not stepwise:
+                runner.reset()
+            outputs.append(np.array(runner.step(part) if stepwise else runner.run(part)))
+        return {}, {"y": np.stack(outputs)}
+
+    def do_time_calls(self, warm_ns: int, slice_ns: int) -> tuple[dict[str, Any], dict[str, Array]]:
+        """Return how many calls took how many nanoseconds, after a warm-up.
+
+        Once by the clock on the wall, once as the processor time of this process, which does
+        not count when others had the CPU. The clocks are read around some calls, not each, so
+        that they weigh nothing. Inside: the loop, the calls, and for whole sequences setting the
+        state to its first value.
+        """
+        self._spend_calls(warm_ns)
+        wall, cpu, calls = self._spend_calls(slice_ns)
+        return {"wall_ns": wall, "cpu_ns": cpu, "calls": calls}, {}
+
+    def _spend_calls(self, budget_ns: int) -> tuple[int, int, int]:
+        assert self._calls is not None
+        session, inputs, stepwise = self._calls
+        call, reset = session.step if stepwise else session.run, session.reset
+        wall = cpu = calls = 0
+        while wall < budget_ns:
+            block = inputs[:16] if stepwise else inputs[:1]
+            inputs = inputs[len(block) :] + block
+            cpu_start, start = time.process_time_ns(), clock()
+            for x in block:
+                if not stepwise:
+                    reset()
+                call(x)
+            wall += clock() - start
+            cpu += time.process_time_ns() - cpu_start
+            calls += len(block)
+        return wall, cpu, calls
 
     def do_memory(self) -> tuple[dict[str, Any], dict[str, Array]]:
         """Return the largest resident size so far."""

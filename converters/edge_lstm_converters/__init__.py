@@ -20,6 +20,9 @@ READERS: dict[str, tuple[str, str, tuple[str, ...]]] = {
     ".pth": ("edge_lstm_converters.read_torch", "read_torch", ("layers", "name")),
     ".pt2": ("edge_lstm_converters.read_torch", "read_torch", ("layers", "name")),
     ".safetensors": ("edge_lstm_converters.read_torch", "read_torch", ("layers", "name")),
+    ".keras": ("edge_lstm_converters.read_keras", "read_keras", ("layers", "name")),
+    ".h5": ("edge_lstm_converters.read_keras", "read_keras", ("layers", "name")),
+    ".hdf5": ("edge_lstm_converters.read_keras", "read_keras", ("layers", "name")),
 }
 
 # name: (module, function)
@@ -53,7 +56,7 @@ def read(
     module, function, takes = row
     if layers is not None and "layers" not in takes:
         raise UsageError(
-            f"{path}: --layers is for files that hold weights only (.pt, .pth, .safetensors);"
+            f"{path}: --layers is for files that hold weights only (.pt, .pth, .safetensors, .h5);"
             f" a {path.suffix} file says its layers itself"
         )
     given = {"profile": profile or "tflm", "layers": layers, "name": name}

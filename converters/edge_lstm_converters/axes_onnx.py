@@ -12,10 +12,25 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from edge_lstm.arrays import Array
-from edge_lstm.cells import Flatten, LastStep
+from edge_lstm.cells import (
+    Activation,
+    Backward,
+    Bidirectional,
+    Dropout,
+    Elementwise,
+    Flatten,
+    GlobalPool,
+    LastStep,
+    PickStep,
+    Pool1d,
+    Reverse,
+    Steps,
+)
 from edge_lstm.spec import Layer
 
 FEATURES = "features"
+DIRECTION, PART = "direction", "part"
+"""Of a bidirectional layer whose features are on two axes: which direction, and its own ones."""
 Role = Literal["batch", "time"]
 
 Axis = tuple[str, ...]
@@ -95,11 +110,13 @@ class State:
         shape: zeros of the value's shape, without memory.
         origin: in words, for messages.
         fed: whether it comes from an input of the graph.
+        lengths: whether it is not a state but the lengths of the rows.
     """
 
     shape: Array
     origin: str
     fed: bool = False
+    lengths: bool = False
 
 
 @dataclass(frozen=True)
@@ -130,10 +147,30 @@ class Axes:
         self.guesses = guesses
         self.roles: dict[str, Role] = {}
         self.features: str | None = None
+        self.lengths: bool | None = None  # whether rows have lengths; None: not known yet
+
+    def use_lengths(self, used: bool) -> None:
+        """Note whether a recurrent layer has sequence_lens; all must be alike."""
+        if self.lengths not in (None, used):
+            raise RefusedError(
+                "differs from another recurrent layer in having sequence_lens",
+                "want the same lengths for all or for none",
+            )
+        self.lengths = used
 
     def atom_size(self, view: View, atom: str) -> int:
         """Return the size of one atom."""
-        return view.step.size if atom == FEATURES else self.sizes[atom]
+        if atom == FEATURES:
+            return view.step.size
+        if atom == DIRECTION:
+            return 2
+        return view.step.size // 2 if atom == PART else self.sizes[atom]
+
+    def new_time(self, size: int) -> str:
+        """Return an atom for a time axis of another length than the input's."""
+        atom = f"time {len(self.sizes)}"
+        self.sizes[atom], self.roles[atom] = size, "time"
+        return atom
 
     def shape(self, view: View) -> list[int]:
         """Return the shape of the ONNX value."""
@@ -171,6 +208,8 @@ class Axes:
         """Return what one atom means, in a word."""
         if atom in (FEATURES, self.features):
             return FEATURES
+        if atom in (DIRECTION, PART):
+            return DIRECTION if atom == DIRECTION else "features of a direction"
         return self.roles.get(atom, f"input axis {atom}")
 
     def position(self, view: View, axis: int) -> int:
@@ -236,7 +275,7 @@ class Axes:
                 found *= size
             if found != want:
                 raise RefusedError(f"reshapes {self.describe(view)} to {self.shown(wanted)}")
-            groups.append(tuple(group))
+            groups.append((FEATURES,) if group == [DIRECTION, PART] else tuple(group))
         if any(self.atom_size(view, a) != 1 for a in atoms):
             raise RefusedError(f"reshapes {self.describe(view)} to {self.shown(wanted)}")
         return replace(view, axes=tuple(groups))
@@ -262,27 +301,74 @@ class Axes:
             return view
         if step == 1 and to_end and first == size - 1 and self.is_time(view, view.axes[axis]):
             return self.last_step(view, axis, keep=True)
+        if step == 1 and self.is_time(view, view.axes[axis]):
+            return self._steps(view, axis, start, None if end >= far else end)
+        backward = step == -1 and start in (-1, size - 1) and end <= -far
+        if backward and self.is_time(view, view.axes[axis]):
+            return replace(view, step=view.step.then(Reverse(""), view.step.size))
+        last = min(end + size if end < 0 else end, size)
+        if step == 1 and view.axes[axis] == (DIRECTION,) and last - first == 1:
+            return self.one_direction(view, axis, first, keep=True)
+        half, rest = divmod(size, 2)
+        halves = ((0, half), (half, size))
+        if step == 1 and not rest and view.axes[axis] == (FEATURES,) and (first, last) in halves:
+            chain = one_direction(view.step, halves.index((first, last)))
+            if chain is not None:
+                return View(chain, view.axes)
         words = f"{start}:{end}" + (f":{step}" if step != 1 else "")
         raise RefusedError(f"takes {words} of {self.word(view, view.axes[axis])}")
+
+    def _steps(self, view: View, axis: int, start: int, end: int | None) -> View:
+        """Return the view after a Slice of time; ``end`` None: to the end."""
+        if end is not None and end == start + 1 and end != 0:
+            return self.pick_step(view, axis, start, keep=True)
+        size = len(range(self.shape(view)[axis])[start:end])
+        if size == 0:
+            raise RefusedError(f"takes {start}:{end} of time, which is nothing")
+        layer = Steps("", start, end)
+        axes = list(view.axes)
+        axes[axis] = (self.new_time(size),)
+        return View(view.step.then(layer, view.step.size), tuple(axes))
 
     def gather(self, view: View, axis: int, index: int, *, keep: bool) -> View:
         """Return the view after picking one index of an axis; ``keep``: the axis stays, as 1."""
         axis = self.position(view, axis)
         size = self.shape(view)[axis]
-        if self.is_time(view, view.axes[axis]) and index in (-1, size - 1):
-            return self.last_step(view, axis, keep=keep)
+        if self.is_time(view, view.axes[axis]):
+            last = index in (-1, size - 1)
+            return self.pick_step(view, axis, -1 if last else index, keep=keep)
+        if view.axes[axis] == (DIRECTION,) and -2 <= index < 2:
+            return self.one_direction(view, axis, index % 2, keep=keep)
         if index in (-1, 0):
             with_one = view.axes[axis]
             if not self.real(view, with_one):
                 return view if keep else self.squeeze(view, [axis])
         raise RefusedError(f"takes index {index} of {self.word(view, view.axes[axis])}")
 
+    def one_direction(self, view: View, axis: int, index: int, *, keep: bool) -> View:
+        """Return one direction of a bidirectional layer, picked from the axis of directions."""
+        chain = one_direction(view.step, index)
+        if chain is None:
+            raise RefusedError(f"takes direction {index} of {self.describe(view)}")
+        axes = [tuple(FEATURES if a == PART else a for a in joint) for joint in view.axes]
+        axes[axis : axis + 1] = [()] if keep else []
+        return replace(view, step=chain, axes=tuple(axes))
+
     def last_step(self, view: View, axis: int, *, keep: bool) -> View:
         """Return the view after a LastStep layer on its time axis."""
+        return self.pick_step(view, axis, -1, keep=keep)
+
+    def pick_step(self, view: View, axis: int, index: int, *, keep: bool) -> View:
+        """Return the view after one step of its time axis."""
+        if self.lengths and index != 0:
+            raise RefusedError(
+                f"takes step {index} of sequences that have lengths",
+                "want the final state Y_h, which is the last valid step",
+            )
         axes = list(view.axes)
         axes[axis : axis + 1] = [()] if keep else []
-        step = view.step.then(LastStep(""), view.step.size, vector=True)
-        return View(step, tuple(axes))
+        layer = LastStep("") if index == -1 else PickStep("", index)
+        return View(view.step.then(layer, view.step.size, vector=True), tuple(axes))
 
     # Meaning
 
@@ -297,6 +383,9 @@ class Axes:
                 self._resolve_features(view, view.axes[axis])
             view = self.with_features(view)
         atoms = self.real(view, view.axes[axis])
+        if atoms == (DIRECTION,) and view.step.size == 2:  # of one feature each
+            axes = [(FEATURES,) if i == axis else a for i, a in enumerate(view.axes)]
+            return replace(view, axes=tuple(axes))
         elsewhere = any(FEATURES in a for i, a in enumerate(view.axes) if i != axis)
         if atoms == (FEATURES,) or (not atoms and view.step.size == 1 and not elsewhere):
             return view
@@ -340,7 +429,8 @@ class Axes:
         """
         view = self.as_features(view, features)
         if view.step.vector:
-            raise RefusedError("is fed a single step that was taken from a sequence")
+            found = "is fed a single step that was taken from a sequence"
+            raise RefusedError(found, "want a sequence")
         for role, axis in (("time", view.axes[time]), ("batch", view.axes[batch])):
             atoms = self.real(view, axis) or axis
             if len(atoms) > 1:
@@ -350,3 +440,43 @@ class Axes:
                     f"has {role} where {self.roles[atoms[0]]} is, in {self.describe(view)}"
                 )
         return view
+
+
+KEEP_DIRECTIONS = (
+    Activation,
+    Dropout,
+    Elementwise,
+    GlobalPool,
+    LastStep,
+    PickStep,
+    Pool1d,
+    Reverse,
+    Steps,
+)
+"""Layers that treat every feature alike, so that they may come before a direction is picked."""
+
+
+def one_direction(step: Step, index: int) -> Step | None:
+    """Return the chain that gives one direction of a bidirectional layer; None: there is none.
+
+    Args:
+        step: a bidirectional layer, or one that treats its features alike behind it.
+        index: 0 forward, 1 backward.
+    """
+    layer, parent = step.layer, step.parent
+    if layer is None or parent is None:
+        return None
+    if isinstance(layer, Bidirectional) and layer.merge == "concat":
+        inner = layer.backward_layer if index else layer.forward_layer
+        chain = parent.then(Backward("", inner) if index else inner, inner.output_size)
+        if layer.final:
+            last = PickStep("", 0) if index else LastStep("")
+            chain = chain.then(last, inner.output_size, vector=True)
+        return chain
+    softmax = isinstance(layer, Activation) and layer.kind == "softmax"
+    if not isinstance(layer, KEEP_DIRECTIONS) or softmax:
+        return None
+    chain_before = one_direction(parent, index)
+    if chain_before is None:
+        return None
+    return chain_before.then(layer, chain_before.size, vector=step.vector)

@@ -18,9 +18,10 @@ from typing import Any, Literal
 import edge_lstm
 from edge_lstm import program_file
 from edge_lstm.calibrate import calibrate
+from edge_lstm.cells.lstm_integer import TFLITE_PROFILES
 from edge_lstm.errors import OutputError, UsageError
 from edge_lstm.files import make_folder, read_bytes, write_atomically
-from edge_lstm.program import Program, Range
+from edge_lstm.program import EDGE, Program, Range
 from edge_lstm.quantize import quantize
 from edge_lstm.samples import Samples, load_samples
 from edge_lstm.spec import ModelSpec, identifier
@@ -28,6 +29,8 @@ from edge_lstm_converters import read
 
 Target = Literal["onnx", "tflite", "elstm"]
 TARGETS: tuple[Target, ...] = ("onnx", "tflite", "elstm")
+Quant = Literal["int8", "int16x8", "float32"]
+QUANTS: tuple[Quant, ...] = ("int8", "int16x8", "float32")
 MANIFEST_SCHEMA = "edge-lstm.manifest/1"
 Progress = Callable[[str, int, int], None]
 
@@ -50,7 +53,7 @@ class ConvertOptions:
 
     targets: tuple[str, ...] = ()
     calibration: Path | None = None
-    quant: Literal["int8", "float32"] = "int8"
+    quant: Quant = "int8"
     profile: str | None = None
     time_steps: int | None = None
     layers: Path | None = None
@@ -67,6 +70,14 @@ class Converted:
     spec: ModelSpec | None = None
     program: Program | None = None
     notes: list[str] = field(default_factory=list)
+
+
+def check_quant(quant: str) -> Quant:
+    """Return ``quant``, or raise UsageError with the precisions that exist."""
+    for known in QUANTS:
+        if quant == known:
+            return known
+    raise UsageError(f"--quant {quant}: unknown; give one of {', '.join(QUANTS)}")
 
 
 def convert(
@@ -92,15 +103,16 @@ def convert(
     if spec is None:
         assert isinstance(source, Program)
         program = source
-    elif options.quant == "int8" and targets & {"tflite", "elstm"}:
+    elif options.quant != "float32" and targets & {"tflite", "elstm"}:
         if samples is None:
             raise UsageError(
-                f"{model}: int8 needs data to take scales from; give --calib X.npz with x of"
-                f" {spec.input}, or --quant float32"
+                f"{model}: {options.quant} needs data to take scales from; give --calib X.npz"
+                f" with x of {spec.input}, or --quant float32"
             )
         report = None if progress is None else lambda n, total: progress("calibrate", n, total)
         ranges = calibrate(spec, samples.x, samples.lengths, report)
-        program = quantize(spec, ranges, options.profile or "tflm")
+        dtype: Literal["int8", "int16"] = "int16" if options.quant == "int16x8" else "int8"
+        program = quantize(spec, ranges, options.profile or "tflm", dtype)
     else:
         program = None
     time_steps = _time_steps(source, options, samples)
@@ -145,6 +157,13 @@ def _targets(source: ModelSpec | Program, options: ConvertOptions) -> set[str]:
         possible, why = {"onnx", "tflite"}, "an .elstm holds integers, not float32"
     else:
         possible, why = set(TARGETS), ""
+        if options.profile == EDGE:
+            possible, why = {"onnx", "elstm"}, "profile edge has no form in .tflite"
+        elif options.quant == "int16x8" and options.profile in TFLITE_PROFILES:
+            raise UsageError(
+                f"--quant int16x8: no kernel of profile {options.profile} takes int16; give"
+                " --profile tflm, cmsis-nn or edge"
+            )
     wanted = set(options.targets) or possible
     for target in sorted(wanted - possible):
         raise UsageError(f"--to {target}: {why}; possible here: {','.join(sorted(possible))}")
@@ -191,7 +210,9 @@ def _write(
             path = draft / f"{name}_float32.tflite"
             write_tflite.write_float_tflite(spec, path, time_steps)
         else:
-            path = draft / f"{name}_int8.tflite"
+            wide = any(tensor.dtype == "int16" for tensor in program.tensors)
+            precision = "int16x8" if wide else "int8"
+            path = draft / f"{name}_{precision}.tflite"
             write_tflite.write_tflite(program, path, time_steps)
     else:
         assert program is not None

@@ -17,7 +17,15 @@
     weights = "fc"
     activation = "sigmoid"
 
-The other types: embedding (weights), activation (kind), flatten (time_steps), dropout, last_step.
+A gru is written as an lstm is, an rnn too, with nonlinearity = "tanh" or "relu". A bidirectional
+one that does not keep every step says which it keeps: final_states = true for the last state of
+each direction, h_n; false for the last step of the output, output[:, -1].
+
+The other types: embedding (weights), activation (kind), flatten (time_steps), dropout, last_step,
+first_step, layer_norm and batch_norm (weights, epsilon), conv1d (weights, stride, padding,
+dilation, groups, activation), max_pool and average_pool (size, stride, padding), global_max_pool,
+global_average_pool.
+Files of Keras weights have types and keys of their own, see ``keras_weights``.
 """
 
 from __future__ import annotations
@@ -33,12 +41,28 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 
 from edge_lstm.arrays import Array
-from edge_lstm.cells import Activation, Dense, Dropout, Embedding, Flatten, LastStep, Lstm
+from edge_lstm.cells import (
+    Activation,
+    Bidirectional,
+    Conv1d,
+    Dense,
+    Dropout,
+    Embedding,
+    Flatten,
+    GlobalPool,
+    LastStep,
+    LayerNorm,
+    PickStep,
+    Pool1d,
+)
 from edge_lstm.cells.activation import KINDS
 from edge_lstm.errors import MissingTool, UnsupportedModel, UsageError
 from edge_lstm.spec import Layer, ModelSpec, Signal, identifier
 from edge_lstm_converters.float_weights import as_float32, layer_name
-from edge_lstm_converters.torch_lstm import WEIGHT_NAME, torch_lstm
+from edge_lstm_converters.layouts import ungrouped
+from edge_lstm_converters.torch_lstm import GATE_COUNTS, WEIGHT_NAME, torch_recurrent
+from edge_lstm_converters.torch_walk import first_signal
+from edge_lstm_converters.torch_window import batch_norm_scale
 
 # Dense computes these itself; the others become a layer behind it.
 FUSED: dict[str, Literal["relu", "relu6"]] = {"relu": "relu", "relu6": "relu6"}
@@ -54,14 +78,37 @@ class Key(NamedTuple):
     accepted: tuple[str, ...] = ()
 
 
+RECURRENT_KEYS = {
+    "weights": Key(str),
+    "return_sequences": Key(bool),
+    "final_states": Key(bool, False),
+}
+POOL_KEYS = {"size": Key(int), "stride": Key(int, False), "padding": Key(int, False)}
 LAYER_KEYS: dict[str, dict[str, Key]] = {
-    "lstm": {"weights": Key(str), "return_sequences": Key(bool)},
+    "lstm": RECURRENT_KEYS,
+    "gru": RECURRENT_KEYS,
+    "rnn": {**RECURRENT_KEYS, "nonlinearity": Key(str, True, ("tanh", "relu"))},
     "dense": {"weights": Key(str), "activation": Key(str, False, DENSE_ACTIVATIONS)},
     "embedding": {"weights": Key(str)},
     "activation": {"kind": Key(str, True, KINDS)},
     "flatten": {"time_steps": Key(int, False)},
     "dropout": {},
     "last_step": {},
+    "first_step": {},
+    "layer_norm": {"weights": Key(str), "epsilon": Key(float, False)},
+    "batch_norm": {"weights": Key(str), "epsilon": Key(float, False)},
+    "conv1d": {
+        "weights": Key(str),
+        "stride": Key(int, False),
+        "padding": Key(int, False),
+        "dilation": Key(int, False),
+        "groups": Key(int, False),
+        "activation": Key(str, False, DENSE_ACTIVATIONS),
+    },
+    "max_pool": POOL_KEYS,
+    "average_pool": POOL_KEYS,
+    "global_max_pool": {},
+    "global_average_pool": {},
 }
 TOP_KEYS: dict[str, type] = {
     "name": str,
@@ -70,7 +117,13 @@ TOP_KEYS: dict[str, type] = {
     "ignore": list,
     "layers": list,
 }
-WORDS = {str: "text", bool: "true or false", int: "a whole number", list: "a list"}
+WORDS = {
+    str: "text",
+    bool: "true or false",
+    int: "a whole number",
+    float: "a number with a point",
+    list: "a list",
+}
 
 
 @dataclass(frozen=True)
@@ -98,8 +151,17 @@ class LayerConfig:
         return f"{self.path}: layer {number} ({self.layers[number - 1]['type']})"
 
 
-def read_config(path: Path) -> LayerConfig:
+def read_config(
+    path: Path,
+    layer_keys: Mapping[str, Mapping[str, Key]] = LAYER_KEYS,
+    recurrent: tuple[str, ...] = tuple(GATE_COUNTS),
+) -> LayerConfig:
     """Read and check a layer configuration.
+
+    Args:
+        path: its file.
+        layer_keys: the types of layers that the weights' format has, and their keys.
+        recurrent: which of them are recurrent; a model has at least one.
 
     Raises:
         UsageError: the file cannot be read, or something in it is wrong.
@@ -120,9 +182,10 @@ def read_config(path: Path) -> LayerConfig:
     if not layers:
         raise UsageError(f"{path}: has no [[layers]]; give one for each layer, in order")
     for number, layer in enumerate(layers, 1):
-        _check_layer(path, number, layer)
-    if not any(layer["type"] == "lstm" for layer in layers):
-        raise UsageError(f'{path}: no layer has type = "lstm"; want at least one')
+        _check_layer(path, number, layer, layer_keys)
+    if not any(layer["type"] in recurrent for layer in layers):
+        words = " or ".join(f'"{word}"' for word in recurrent)
+        raise UsageError(f"{path}: no layer has type = {words}; want at least one")
     return LayerConfig(
         path, tuple(layers), table.get("name"), time_steps, table.get("state_dict"), tuple(ignore)
     )
@@ -158,14 +221,16 @@ def _check_type(where: str, value: object, want: type) -> None:
         raise UsageError(f"{where} = {value!r}; want {WORDS[want]}")
 
 
-def _check_layer(path: Path, number: int, layer: object) -> None:
+def _check_layer(
+    path: Path, number: int, layer: object, layer_keys: Mapping[str, Mapping[str, Key]]
+) -> None:
     if not isinstance(layer, dict):
         raise UsageError(f"{path}: layer {number} is {layer!r}; want a [[layers]] table")
     kind = layer.get("type")
-    if not isinstance(kind, str) or kind not in LAYER_KEYS:
+    if not isinstance(kind, str) or kind not in layer_keys:
         found = "type is missing" if kind is None else f"type = {kind!r}"
-        raise UsageError(f"{path}: layer {number}: {found}; want one of {', '.join(LAYER_KEYS)}")
-    where, keys = f"{path}: layer {number} ({kind})", LAYER_KEYS[kind]
+        raise UsageError(f"{path}: layer {number}: {found}; want one of {', '.join(layer_keys)}")
+    where, keys = f"{path}: layer {number} ({kind})", layer_keys[kind]
     for key, value in layer.items():
         if key == "type":
             continue
@@ -266,13 +331,8 @@ class _Builder:
 
     def check_chain(self) -> Signal:
         """Return the first signal, or raise UsageError where two layers do not fit."""
-        first = next(v for v in self.layers if isinstance(v, Embedding | Lstm | Dense))
-        if isinstance(first, Embedding):
-            signal = Signal("tokens", len(first.table))
-        elif isinstance(first, Lstm):
-            signal = Signal("sequence", first.input_size)
-        else:
-            signal = Signal("sequence", int(first.weights.shape[1]))
+        signal = first_signal(self.layers)
+        assert signal is not None  # read_config wants a recurrent layer
         start = signal
         for number, layer in zip(self.numbers, self.layers, strict=True):
             try:
@@ -282,14 +342,118 @@ class _Builder:
         return start
 
 
-def _add_lstm(builder: _Builder, number: int, layer: Mapping[str, Any]) -> None:
-    prefix = layer["weights"]
-    where = f"{builder.weights_path}: {prefix or 'lstm'}"
+def _add_recurrent(builder: _Builder, number: int, layer: Mapping[str, Any]) -> None:
+    prefix, kind = layer["weights"], layer["type"]
+    where = f"{builder.weights_path}: {prefix or kind}"
     weights = builder.under(number, prefix, WEIGHT_NAME.pattern)
     taken = [known.name for known in builder.layers]
-    builder.add(number, *torch_lstm(where, prefix, weights, taken))
-    if not layer["return_sequences"]:
+    nonlinearity = layer.get("nonlinearity", "tanh")
+    layers = list(torch_recurrent(where, prefix, weights, taken, kind, nonlinearity))
+    last = layers[-1]
+    final = layer.get("final_states")
+    both = isinstance(last, Bidirectional)
+    if final is not None and (not both or layer["return_sequences"]):
+        raise UsageError(
+            f"{builder.config.where(number)}: final_states is for a bidirectional layer with"
+            " return_sequences = false; leave it out"
+        )
+    if isinstance(last, Bidirectional) and not layer["return_sequences"]:
+        if final is None:
+            raise UsageError(
+                f"{builder.config.where(number)}: final_states is missing; want true for the last"
+                " state of each direction (h_n), false for the last step of the output"
+            )
+        if final:
+            layers[-1] = replace(last, final=True)
+    builder.add(number, *layers)
+    if not layer["return_sequences"] and not final:
         builder.add(number, LastStep(builder.name("last_step", "last_step")))
+
+
+def _vector(
+    builder: _Builder, number: int, prefix: str, found: Mapping[str, Array], word: str, size: int
+) -> Array:
+    values = found.get(word)
+    if values is None or values.shape != (size,):
+        shape = "is missing" if values is None else f"has shape {list(values.shape)}"
+        raise UsageError(
+            f"{builder.config.where(number)}: weights = {prefix!r}: its {word} {shape}; want"
+            f" [{size}]"
+        )
+    return as_float32(f"{builder.weights_path}: {prefix}.{word}", values)
+
+
+def _add_layer_norm(builder: _Builder, number: int, layer: Mapping[str, Any]) -> None:
+    prefix = layer["weights"]
+    found = builder.under(number, prefix, "weight|bias")
+    size = next(iter(found.values())).size
+    weight = _vector(builder, number, prefix, found, "weight", size)
+    given = "bias" in found
+    bias = _vector(builder, number, prefix, found, "bias", size) if given else np.zeros(size)
+    name = builder.name(prefix, "layer_norm")
+    epsilon = layer.get("epsilon", 1e-5)
+    builder.add(number, LayerNorm(name, weight, bias.astype(np.float32), epsilon))
+
+
+def _add_batch_norm(builder: _Builder, number: int, layer: Mapping[str, Any]) -> None:
+    prefix = layer["weights"]
+    words = ("weight", "bias", "running_mean", "running_var")
+    found = builder.under(number, prefix, f"{'|'.join(words)}|num_batches_tracked")
+    size = found["running_mean"].size if "running_mean" in found else 0
+    if "weight" not in found and "bias" not in found:  # affine=False
+        ones, zeros = np.ones(size, np.float32), np.zeros(size, np.float32)
+        found = {"weight": ones, "bias": zeros, **found}
+    values = [_vector(builder, number, prefix, found, word, size) for word in words]
+    name = builder.name(prefix, "batch_norm")
+    epsilon = layer.get("epsilon", 1e-5)
+    builder.add(number, batch_norm_scale(name, values[0], values[1], values[2], values[3], epsilon))
+
+
+def _add_conv1d(builder: _Builder, number: int, layer: Mapping[str, Any]) -> None:
+    prefix = layer["weights"]
+    found = builder.under(number, prefix, "weight|bias")
+    weight = found.get("weight")
+    where = builder.config.where(number)
+    if weight is None or weight.ndim != 3:
+        shape = "is missing" if weight is None else f"has shape {list(weight.shape)}"
+        raise UsageError(
+            f"{where}: weights = {prefix!r}: its weight {shape}; want [outputs, inputs, kernel], as"
+            " torch.nn.Conv1d has"
+        )
+    groups, pad = layer.get("groups", 1), layer.get("padding", 0)
+    if groups < 1 or len(weight) % groups:
+        raise UsageError(f"{where}: groups = {groups}; want a divisor of {len(weight)} outputs")
+    weights = ungrouped(as_float32(f"{builder.weights_path}: {prefix}.weight", weight), groups)
+    bias = np.zeros(len(weights), np.float32)
+    if "bias" in found:
+        bias = _vector(builder, number, prefix, found, "bias", len(weights))
+    name = builder.name(prefix, "conv1d")
+    steps = layer.get("stride", 1), layer.get("dilation", 1)
+    builder.add(number, Conv1d(name, weights, bias, *steps, (pad, pad)))
+    kind = layer.get("activation", "linear")
+    if kind != "linear":
+        builder.add(number, Activation(builder.name(f"{name}_{kind}", kind), kind))
+
+
+def _add_pool(builder: _Builder, number: int, layer: Mapping[str, Any]) -> None:
+    word: str = layer["type"]
+    kind: Literal["max", "average"] = "max" if word == "max_pool" else "average"
+    pad, size = layer.get("padding", 0), layer["size"]
+    stride = layer.get("stride", size)
+    # PyTorch's average divides by the whole window.
+    pool = Pool1d(builder.name(word, word), kind, size, stride, (pad, pad), kind == "average")
+    builder.add(number, pool)
+
+
+def _add_global_pool(builder: _Builder, number: int, layer: Mapping[str, Any]) -> None:
+    word: str = layer["type"]
+    kind: Literal["max", "average"] = "max" if word == "global_max_pool" else "average"
+    builder.add(number, GlobalPool(builder.name(word, word), kind))
+
+
+def _add_first_step(builder: _Builder, number: int, layer: Mapping[str, Any]) -> None:
+    del layer
+    builder.add(number, PickStep(builder.name("first_step", "first_step"), 0))
 
 
 def _add_dense(builder: _Builder, number: int, layer: Mapping[str, Any]) -> None:
@@ -356,7 +520,17 @@ def _add_last_step(builder: _Builder, number: int, layer: Mapping[str, Any]) -> 
 
 
 _BUILDERS: dict[str, Callable[[_Builder, int, Mapping[str, Any]], None]] = {
-    "lstm": _add_lstm,
+    "lstm": _add_recurrent,
+    "gru": _add_recurrent,
+    "rnn": _add_recurrent,
+    "layer_norm": _add_layer_norm,
+    "batch_norm": _add_batch_norm,
+    "conv1d": _add_conv1d,
+    "max_pool": _add_pool,
+    "average_pool": _add_pool,
+    "global_max_pool": _add_global_pool,
+    "global_average_pool": _add_global_pool,
+    "first_step": _add_first_step,
     "dense": _add_dense,
     "embedding": _add_embedding,
     "activation": _add_activation,

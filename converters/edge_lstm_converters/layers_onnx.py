@@ -1,4 +1,4 @@
-"""ONNX operators that become layers: LSTM, Gather, Gemm, MatMul, Conv, constants, activations.
+"""ONNX operators on each step alone: Gather, Gemm, MatMul, Conv of 1, constants, activations.
 
 Each function gets what is known of the axes, a node and its inputs, and returns its outputs.
 """
@@ -11,8 +11,9 @@ from dataclasses import replace
 import numpy as np
 
 from edge_lstm.arrays import F32, Array
-from edge_lstm.cells import Activation, Dense, Embedding, Flatten, LastStep, Lstm
+from edge_lstm.cells import Activation, Dense, Elementwise, Embedding, Flatten, Scale
 from edge_lstm.cells.activation import Kind
+from edge_lstm.cells.functions import Function
 from edge_lstm_converters.axes_onnx import (
     FEATURES,
     Axes,
@@ -23,88 +24,21 @@ from edge_lstm_converters.axes_onnx import (
     Values,
     View,
 )
-from edge_lstm_converters.layouts import lstm_gates_from_onnx
+from edge_lstm_converters.joins_onnx import ONE_CHAIN, joined
 from edge_lstm_converters.load_onnx import Node
-from edge_lstm_converters.rules import first_broken
-from edge_lstm_converters.rules_onnx import LSTM_RULES, OnnxLstm, is_float
+from edge_lstm_converters.rules_onnx import FUNCTIONS, is_float
 
-ONE_CHAIN = "layers must form one chain"
 TO_EMBEDDING = "token ids must go to an embedding (Gather)"
+ELEMENTWISE: dict[str, dict[str, float]] = {
+    "Elu": {"alpha": 1.0},
+    "HardSigmoid": {"alpha": 0.2, "beta": 0.5},
+    "LeakyRelu": {"alpha": 0.01},
+    "Softplus": {},
+    "Softsign": {},
+    "ThresholdedRelu": {"alpha": 1.0},
+}
+"""ONNX operators of one number, and their attributes."""
 KINDS: dict[str, Kind] = {"Sigmoid": "sigmoid", "Tanh": "tanh", "Relu": "relu"}
-
-
-def lstm(axes: Axes, node: Node, inputs: Values) -> list[Value]:
-    """LSTM: gives Y, Y_h and Y_c."""
-    x, *rest = [*inputs, *[None] * 8][:8]
-    if not isinstance(x, View) or len(x.axes) != 3:
-        raise RefusedError("is not fed a computed sequence", "its X must have 3 axes")
-    in_batches = bool(node.get("layout", 0))
-    time, batch = (1, 0) if in_batches else (0, 1)
-    w, r, b = (v if isinstance(v, np.ndarray) else None for v in rest[:3])
-    broken = first_broken(
-        LSTM_RULES, OnnxLstm(node, w, r, b, rest[3], rest[6] is not None, axes.shape(x)[time])
-    )
-    if broken is not None:
-        raise RefusedError(*broken)
-    assert w is not None
-    assert r is not None
-    x = with_size(axes, axes.as_sequence(x, time, batch, 2), 2, w.shape[2])
-    if x.integers:
-        raise RefusedError("is fed token ids", TO_EMBEDDING)
-    hidden = r.shape[2]
-    layer = Lstm(
-        name="",
-        gates=lstm_gates_from_onnx(w[0], r[0], None if b is None else b[0]),
-        initial_hidden=_first_state(axes, "initial_h", rest[4], x, batch, hidden),
-        initial_cell=_first_state(axes, "initial_c", rest[5], x, batch, hidden),
-    )
-    step = x.step.then(layer, hidden)
-    t, n, f = x.axes[time], x.axes[batch], (FEATURES,)
-    y = View(step, (n, t, (), f) if in_batches else (t, (), n, f))
-    y_h = View(
-        step.then(LastStep(""), hidden, vector=True),
-        (n, (), f) if in_batches else ((), n, f),
-        final_state=True,
-    )
-    zeros = np.broadcast_to(np.float32(0), axes.shape_of(y_h))
-    return [y, y_h, State(zeros, f"the final cell state of {node}")]
-
-
-def _first_state(
-    axes: Axes, word: str, value: Value | None, x: View, batch: int, hidden: int
-) -> F32 | None:
-    """Return an initial state, [hidden], or None for zeros and for one that the runtime feeds.
-
-    Args:
-        axes: what is known of the axes.
-        word: initial_h or initial_c.
-        value: what the node is given.
-        x: the sequence.
-        batch: the axis of the batch in ``x``, and so in ``value``.
-        hidden: the hidden size.
-    """
-    if value is None:
-        return None
-    if not isinstance(value, np.ndarray) and not (isinstance(value, State) and value.fed):
-        origin = value.origin if isinstance(value, State) else "computed"
-        raise RefusedError(f"{word} is {origin}", "want constants or an input of the graph")
-    shape = axes.shape_of(value)
-    rows = shape[batch] if len(shape) == 3 else 0
-    if rows == 0 or shape != ((rows, 1, hidden) if batch == 0 else (1, rows, hidden)):
-        raise RefusedError(f"{word} has shape {axes.shown(shape)}", f"want [1, batch, {hidden}]")
-    found = axes.shape(x)[batch]
-    if rows != found and rows not in axes.guesses:
-        for atom in x.axes[batch]:
-            if atom in axes.open_atoms:
-                raise SizeLearned(atom, rows)
-    if isinstance(value, State):
-        return None
-    states = value.reshape(rows, hidden)
-    if rows not in (1, found):
-        raise RefusedError(f"{word} has {rows} rows", f"want {found}, the batch of X")
-    if not (states == states[:1]).all():
-        raise RefusedError(f"{word} differs from row to row", "want the same for all of the batch")
-    return _f32(states[0]) if states[0].any() else None
 
 
 def with_size(axes: Axes, view: View, axis: int, size: int) -> View:
@@ -130,7 +64,7 @@ def _dense(axes: Axes, view: View, axis: int, weights: Array, bias: Array | None
         raise RefusedError("is fed token ids", TO_EMBEDDING)
     outputs = len(weights)
     bias = np.zeros(outputs) if bias is None else np.broadcast_to(bias, (outputs,))
-    step = view.step.then(Dense("", _f32(weights), _f32(bias)), outputs)
+    step = view.step.then(Dense("", f32(weights), f32(bias)), outputs)
     moved = tuple((FEATURES,) if i == axis else a for i, a in enumerate(view.axes))
     return [View(step, moved)]
 
@@ -150,13 +84,13 @@ def gemm(axes: Axes, node: Node, inputs: Values) -> list[Value]:
         view = axes.transpose(view, None)
     weights = weights if node.get("transB", 0) else weights.T
     if isinstance(bias, np.ndarray):
-        bias = _f32(bias)
+        bias = f32(bias)
         if bias.size not in (1, len(weights)) or bias.shape[:-1] not in ((), (1,)):
             raise RefusedError(f"C has shape {list(bias.shape)}", f"want [{len(weights)}]")
         bias = bias.reshape(-1).astype(np.float64) * node.get("beta", 1.0)
     else:
         bias = None
-    return _dense(axes, view, 1, _f32(weights).astype(np.float64) * node.get("alpha", 1.0), bias)
+    return _dense(axes, view, 1, f32(weights).astype(np.float64) * node.get("alpha", 1.0), bias)
 
 
 def matmul(axes: Axes, node: Node, inputs: Values) -> list[Value]:
@@ -175,7 +109,7 @@ def matmul(axes: Axes, node: Node, inputs: Values) -> list[Value]:
     return _dense(axes, view, axis, matrix, None)
 
 
-def conv(axes: Axes, node: Node, inputs: Values) -> list[Value]:
+def dense_conv(axes: Axes, node: Node, inputs: Values) -> list[Value]:
     """Conv of kernel 1: a Dense on each step."""
     view, weights, bias = [*inputs, None][:3]
     if (
@@ -184,13 +118,11 @@ def conv(axes: Axes, node: Node, inputs: Values) -> list[Value]:
         or isinstance(bias, View | State)
     ):
         raise RefusedError("joins computed values", "want constant W and B")
-    strides, pads = list(node.get("strides") or [1]), list(node.get("pads") or [0])
     group = node.get("group", 1)
-    one = weights.ndim == len(view.axes) >= 3 and math.prod(weights.shape[2:]) == 1
-    if not one or group != 1 or any(pads) or set(strides) != {1}:
+    if weights.ndim != len(view.axes) or group != 1:
         raise RefusedError(
-            f"weights {list(weights.shape)}, strides {strides}, pads {pads}, group {group}",
-            "Conv must have kernel 1, stride 1, no padding and one group",
+            f"weights {list(weights.shape)}, group {group}",
+            "Conv of kernel 1 must have one group",
         )
     if isinstance(bias, np.ndarray) and bias.shape != weights.shape[:1]:
         raise RefusedError(f"B has shape {list(bias.shape)}", f"want [{len(weights)}]")
@@ -198,35 +130,62 @@ def conv(axes: Axes, node: Node, inputs: Values) -> list[Value]:
     return _dense(axes, view, 1, weights.reshape(weights.shape[:2]), bias)
 
 
-def constant(axes: Axes, node: Node, inputs: Values) -> list[Value]:
-    """Add, Sub, Mul or Div of a constant, folded into the Dense in front; the usual bias."""
+def conv_of_one(weights: Array) -> bool:
+    """Whether a Conv has a kernel of one element, so that it is a Dense on each step."""
+    return weights.ndim >= 3 and math.prod(weights.shape[2:]) == 1
+
+
+def arithmetic(axes: Axes, node: Node, inputs: Values) -> list[Value]:
+    """Add, Sub, Mul or Div of a constant: into the Dense in front, or a Scale; joins of values."""
     a, b = inputs
+    if isinstance(a, View) and isinstance(b, View) and node.op in ("Add", "Mul"):
+        return [joined(axes, _broadcast(axes, a, b), "sum" if node.op == "Add" else "mul")]
     view, other = (a, b) if isinstance(a, View) else (b, a)
     if not isinstance(view, View) or not isinstance(other, np.ndarray):
         raise RefusedError("joins two computed values", ONE_CHAIN)
+    if view.integers:
+        raise RefusedError("is fed token ids", TO_EMBEDDING)
+    if view.step.layer is None:
+        view = axes.as_features(view, len(view.axes) - 1)
+    c = _along_features(axes, view, f32(other))
+    size = view.step.size
+    factor, offset = _affine(node.op, c, size, constant_first=isinstance(a, np.ndarray))
     dense = view.step.layer
-    if not isinstance(dense, Dense) or view.step.parent is None:
-        before = "the input" if dense is None else dense.type_name
-        raise RefusedError(
-            f"has a constant after {before}", "a constant may follow MatMul, Gemm and Conv only"
-        )
-    c = _along_features(axes, view, _f32(other))
-    weights, bias = dense.weights.astype(np.float64), dense.bias.astype(np.float64)
+    if isinstance(dense, Dense) and dense.activation == "none" and view.step.parent is not None:
+        with np.errstate(all="ignore"):
+            weights = dense.weights.astype(np.float64) * factor[:, None]
+            bias = dense.bias.astype(np.float64) * factor + offset
+        layer = replace(dense, weights=f32(weights), bias=f32(bias))
+        return [replace(view, step=view.step.parent.then(layer, size), final_state=False)]
+    if isinstance(dense, Scale) and view.step.parent is not None:
+        with np.errstate(all="ignore"):
+            offset = dense.offset.astype(np.float64) * factor + offset
+            factor = dense.factor.astype(np.float64) * factor
+        merged = Scale("", f32(factor), f32(offset))
+        return [replace(view, step=view.step.parent.then(merged, size), final_state=False)]
+    scale = Scale("", f32(factor), f32(offset))
+    return [replace(view, step=view.step.then(scale, size), final_state=False)]
+
+
+def _affine(op: str, c: Array, size: int, *, constant_first: bool) -> tuple[Array, Array]:
+    """Return factor and offset, [size] each, of an operator with the constant ``c``."""
+    one, zero = np.ones(size), np.zeros(size)
     with np.errstate(all="ignore"):
-        if node.op == "Add":
-            bias = bias + c
-        elif node.op == "Mul":
-            weights, bias = weights * c[:, None], bias * c
-        elif node.op == "Sub" and view is a:
-            bias = bias - c
-        elif node.op == "Sub":
-            weights, bias = -weights, c - bias
-        elif view is a:
-            weights, bias = weights / c[:, None], bias / c
-        else:
+        if op == "Add":
+            return one, c
+        if op == "Mul":
+            return c, zero
+        if op == "Sub":
+            return (-one, c) if constant_first else (one, -c)
+        if constant_first:
             raise RefusedError("divides by a computed value", "want a constant")
-    layer = replace(dense, weights=_f32(weights), bias=_f32(bias))
-    return [replace(view, step=view.step.parent.then(layer, view.step.size))]
+        return 1.0 / c, zero
+
+
+def _broadcast(axes: Axes, a: View, b: View) -> list[View]:
+    """Return two views with the same number of axes, as ONNX lines them up from the last."""
+    longer = max(len(a.axes), len(b.axes))
+    return [axes.unsqueeze(v, list(range(longer - len(v.axes)))) for v in (a, b)]
 
 
 def _along_features(axes: Axes, view: View, values: Array) -> Array:
@@ -248,25 +207,40 @@ def embedding(table: Array, node: Node, index: View) -> list[Value]:
         raise RefusedError(found, "want axis 0 of a table [tokens, features]")
     if not index.integers or index.step.layer is not None:
         raise RefusedError("looks computed values up", "an embedding must be the first layer")
-    step = index.step.then(Embedding("", _f32(table)), int(table.shape[1]))
+    step = index.step.then(Embedding("", f32(table)), int(table.shape[1]))
     return [View(step, (*index.axes, (FEATURES,)))]
 
 
 def activation(axes: Axes, node: Node, inputs: Values) -> list[Value]:
-    """Sigmoid, Tanh, Relu, Softmax, and Clip from 0 to 6 or without end."""
+    """Sigmoid, Tanh, Relu, Softmax, Clip from 0 to 6 or without end, and functions of a value."""
     view = inputs[0]
     if not isinstance(view, View):
         raise RefusedError("is bounded by a computed value", "want constants")
     if view.integers:
         raise RefusedError("is fed token ids", TO_EMBEDDING)
     if node.op == "Softmax":
-        view, kind = _softmax_view(axes, node, view), "softmax"
-    else:
-        kind = _clip_kind(node, inputs) if node.op == "Clip" else KINDS[node.op]
+        view = _softmax_view(axes, node, view)
+    kind = _kind(node, inputs)
     if view.step.layer is None:
         view = axes.as_features(view, len(view.axes) - 1)
-    step = view.step.then(Activation("", kind), view.step.size)  # type: ignore[arg-type]
+    if isinstance(kind, Function):
+        layer: Activation | Elementwise = Elementwise("", kind)
+    else:
+        layer = Activation("", kind)
+    step = view.step.then(layer, view.step.size)
     return [replace(view, step=step, final_state=False)]
+
+
+def _kind(node: Node, inputs: Values) -> Kind | Function:
+    """Return what a node computes."""
+    if node.op == "Softmax":
+        return "softmax"
+    if node.op == "Clip":
+        return _clip_kind(node, inputs)
+    if node.op in KINDS:
+        return KINDS[node.op]
+    defaults = ELEMENTWISE[node.op]
+    return Function(FUNCTIONS[node.op], *(node.get(n, d) for n, d in defaults.items()))
 
 
 def _softmax_view(axes: Axes, node: Node, view: View) -> View:
@@ -295,7 +269,8 @@ def _clip_kind(node: Node, inputs: Values) -> Kind:
     return "relu6" if high == 6.0 else "relu"
 
 
-def _f32(values: Array) -> F32:
+def f32(values: Array) -> F32:
+    """Return a constant as float32."""
     if not is_float(values):
         raise RefusedError(f"has a constant of {values.dtype}", "want float32")
     with np.errstate(over="ignore"):

@@ -13,6 +13,7 @@ import numpy as np
 
 from edge_lstm.arrays import Array
 from edge_lstm_converters.axes_onnx import (
+    DIRECTION,
     Axes,
     RefusedError,
     Stack,
@@ -21,7 +22,8 @@ from edge_lstm_converters.axes_onnx import (
     Values,
     View,
 )
-from edge_lstm_converters.layers_onnx import ONE_CHAIN, embedding
+from edge_lstm_converters.joins_onnx import ONE_CHAIN, joined
+from edge_lstm_converters.layers_onnx import embedding
 from edge_lstm_converters.load_onnx import FLOAT_TYPES, INTEGER_TYPES, Node
 from edge_lstm_converters.simplify_onnx import (
     axes_of,
@@ -161,21 +163,29 @@ def concat(axes: Axes, node: Node, inputs: Values) -> list[Value]:
     views = [v for v in inputs if isinstance(v, View)]
     if len(views) == len(inputs) == 1:
         return [views[0]]
-    axis = axes.position(views[0], node.get("axis", 0))
-    if len(views) != len(inputs) or not all(
-        v.final_state and len(v.axes) == len(views[0].axes) and v.axes[axis] == () for v in views
-    ):
+    axis = axes.position(views[0], node.get("axis", 0)) if views else 0
+    if len(views) != len(inputs) or any(len(v.axes) != len(views[0].axes) for v in views):
         raise RefusedError("joins computed values", ONE_CHAIN)
-    return [Stack(tuple(views), axis)]
+    if all(v.final_state and v.axes[axis] in ((), (DIRECTION,)) for v in views):
+        return [Stack(tuple(part for v in views for part in _states(axes, v, axis)), axis)]
+    return [joined(axes, [axes.as_features(v, axis) for v in views], "concat")]
+
+
+def _states(axes: Axes, view: View, axis: int) -> list[View]:
+    """Return the final states in a view, with one element on ``axis`` each."""
+    if view.axes[axis] == ():
+        return [view]
+    return [axes.one_direction(view, axis, index, keep=True) for index in (0, 1)]
 
 
 def split(axes: Axes, node: Node, inputs: Values) -> list[Value]:
-    """Split into one part."""
-    del axes
-    view, _ = _split_inputs(inputs)
-    if len(node.outputs) != 1:
-        raise RefusedError("takes computed values apart", ONE_CHAIN)
-    return [view]
+    """Split into one part, or into the two directions of a layer."""
+    view, constants = _split_inputs(inputs)
+    if len(node.outputs) == 1:
+        return [view]
+    axis = axes.position(view, node.get("axis", 0))
+    edges = [0, *itertools.accumulate(split_sizes(node, constants, axes.shape(view)[axis]))]
+    return [axes.slice(view, axis, a, b, 1) for a, b in itertools.pairwise(edges)]
 
 
 def stacked(axes: Axes, node: Node, inputs: Values) -> list[Value]:
@@ -213,7 +223,8 @@ def state(axes: Axes, node: Node, inputs: Values) -> list[Value]:
         raise RefusedError(f"computes with {states[0].origin}", accepted)
     shapes = [v.shape if isinstance(v, State) else v for v in inputs]
     fed = all(v.fed for v in states)
+    lengths = any(v.lengths for v in states)
     return [
-        State(a, states[0].origin, fed)
+        State(a, states[0].origin, fed, lengths)
         for a in fold(node, shapes)  # type: ignore[arg-type]
     ]

@@ -10,17 +10,27 @@ from __future__ import annotations
 import itertools
 import math
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from edge_lstm.cells import Embedding, Flatten
+from edge_lstm.cells import (
+    Conv1d,
+    Embedding,
+    Flatten,
+    GlobalPool,
+    Parallel,
+    PickStep,
+    Pool1d,
+    Reverse,
+    Steps,
+)
 from edge_lstm.errors import ModelError, UnreadableModel, UnsupportedModel
 from edge_lstm.spec import Layer, ModelSpec, Signal, identifier
-from edge_lstm_converters import layers_onnx, moves_onnx
+from edge_lstm_converters import layers_onnx, moves_onnx, recurrent_onnx, window_onnx
 from edge_lstm_converters.axes_onnx import (
     FEATURES,
     Axes,
@@ -41,22 +51,38 @@ from edge_lstm_converters.simplify_onnx import FOLDS, fold
 FIRST_GUESSES = (1009, 4001)
 ROLES: tuple[Role, ...] = ("batch", "time")
 LAYER_NAMES = {"laststep": "last_step"}
+WHOLE_SEQUENCES = (Conv1d, Flatten, GlobalPool, Pool1d, Reverse, Steps)
+"""Layers that ONNX runs over what is past a row's length, too."""
 
 LAYER_OPS: dict[str, Callable[[Axes, Node, Values], list[Value]]] = {
-    "Add": layers_onnx.constant,
+    "Add": layers_onnx.arithmetic,
+    "AveragePool": window_onnx.pool,
+    "BatchNormalization": window_onnx.batch_norm,
     "Clip": layers_onnx.activation,
-    "Conv": layers_onnx.conv,
-    "Div": layers_onnx.constant,
+    "Conv": window_onnx.conv,
+    "Div": layers_onnx.arithmetic,
+    "GRU": recurrent_onnx.recurrent,
     "Gemm": layers_onnx.gemm,
-    "LSTM": layers_onnx.lstm,
+    "GlobalAveragePool": window_onnx.over_time,
+    "GlobalMaxPool": window_onnx.over_time,
+    "LSTM": recurrent_onnx.recurrent,
+    "LayerNormalization": window_onnx.layer_norm,
     "MatMul": layers_onnx.matmul,
-    "Mul": layers_onnx.constant,
+    "MaxPool": window_onnx.pool,
+    "Mul": layers_onnx.arithmetic,
+    "RNN": recurrent_onnx.recurrent,
+    "ReduceMax": window_onnx.over_time,
+    "ReduceMean": window_onnx.over_time,
+    "ReduceSum": window_onnx.over_time,
     "Relu": layers_onnx.activation,
     "Sigmoid": layers_onnx.activation,
     "Softmax": layers_onnx.activation,
-    "Sub": layers_onnx.constant,
+    "Sub": layers_onnx.arithmetic,
     "Tanh": layers_onnx.activation,
+    **dict.fromkeys(layers_onnx.ELEMENTWISE, layers_onnx.activation),
 }
+NEED_TIME = ("Conv", "MaxPool", "AveragePool", "GlobalAveragePool", "GlobalMaxPool")
+"""Operators whose layout says what is time, as a recurrent one's does."""
 MOVE_OPS: dict[str, Callable[[Axes, Node, Values], list[Value]]] = {
     "Cast": moves_onnx.cast,
     "Concat": moves_onnx.concat,
@@ -101,12 +127,14 @@ def read_onnx(path: Path, name: str | None = None) -> ModelSpec:
 
 def _read(graph: Graph, name: str, first_guess: int) -> ModelSpec:
     """Return the model, with primes from ``first_guess`` on standing for the open sizes."""
-    states = _state_inputs(graph)
-    sources = [p for p in graph.inputs if p.name not in states]
+    states = _inputs_behind(graph, slice(5, 7))
+    lengths = _inputs_behind(graph, slice(4, 5))
+    fed = {**states, **lengths}
+    sources = [p for p in graph.inputs if p.name not in fed]
     if len(sources) != 1:
         names = ", ".join(repr(p.name) for p in sources) or "none"
         raise UnsupportedModel(
-            f"has {len(sources)} inputs ({names}); want 1, beside the first states of its LSTMs"
+            f"has {len(sources)} inputs ({names}); want 1, beside first states and lengths"
         )
     source = sources[0]
     if not 1 <= len(source.shape) <= 3:
@@ -123,14 +151,14 @@ def _read(graph: Graph, name: str, first_guess: int) -> ModelSpec:
 
     sizes = {str(i): size(n) for i, n in enumerate(source.shape)}
     open_atoms = {str(i) for i, n in enumerate(source.shape) if not isinstance(n, int)}
-    state_shapes = {p.name: tuple(size(n) for n in p.shape) for p in states.values()}
+    state_shapes = {p.name: tuple(size(n) for n in p.shape) for p in fed.values()}
     guesses = {n for n in [*sizes.values(), *named.values()] if n >= first_guess}
     guesses |= {n for shape in state_shapes.values() for n in shape if n >= first_guess}
     # Each round learns the size of one axis.
     for _ in range(len(sizes) + 1):
         walk = _Walk(graph, source, Axes(dict(sizes), set(open_atoms), guesses))
         try:
-            return walk.spec(name, state_shapes)
+            return walk.spec(name, state_shapes, set(lengths))
         except SizeLearned as learned:
             sizes[learned.atom] = learned.size
             open_atoms.discard(learned.atom)
@@ -143,17 +171,20 @@ class _Walk:
     def __init__(self, graph: Graph, source: Port, axes: Axes) -> None:
         self.graph, self.source, self.axes = graph, source, axes
         self.values: dict[str, Value] = dict(graph.constants)
-        self.has_lstm = any(n.op == "LSTM" for n in graph.nodes)
+        says_time = (*recurrent_onnx.RECURRENT_OPS, *NEED_TIME)
+        self.knows_time = any(n.op in says_time for n in graph.nodes)
 
-    def spec(self, name: str, state_shapes: dict[str, tuple[int, ...]]) -> ModelSpec:
+    def spec(
+        self, name: str, state_shapes: dict[str, tuple[int, ...]], lengths: set[str]
+    ) -> ModelSpec:
         """Give every node's outputs a meaning and return the chain that leads to the result."""
         count = len(self.source.shape)
         integers = bool(np.issubdtype(self.source.dtype, np.integer))
-        if not self.has_lstm:  # which otherwise says what is time
+        if not self.knows_time:
             if count != (2 if integers else 3):
                 raise UnsupportedModel(
-                    f"has no LSTM, and an input of {count} axes; want an LSTM, or an input"
-                    " [batch, time, features]"
+                    f"has no recurrent layer, and an input of {count} axes; want an LSTM, GRU or"
+                    " RNN, or an input [batch, time, features]"
                 )
             self.axes.roles.update({str(i): role for i, role in enumerate(ROLES)})
         self.values[self.source.name] = View(
@@ -161,21 +192,44 @@ class _Walk:
         )
         for state, shape in state_shapes.items():
             zeros = np.broadcast_to(np.float32(0), shape)
-            self.values[state] = State(zeros, f"input {state!r}, a state", fed=True)
+            is_length = state in lengths
+            words = "the lengths" if is_length else "a state"
+            self.values[state] = State(zeros, f"input {state!r}, {words}", True, is_length)
         for node in self.graph.nodes:
             self._visit(node)
         view = self._settled(self._main_output())
         layers = _named(view.step.layers())
         if not layers:
             raise UnsupportedModel("computes nothing; want at least one layer")
-        flats = [layer for layer in layers if isinstance(layer, Flatten)]
+        self._check_lengths(layers)
         return ModelSpec(
             name=name,
             input=self._input_signal(layers[0]),
             layers=layers,
-            time_steps=flats[0].time_steps if flats else None,
-            source=self._source(bool(state_shapes)),
+            time_steps=self._time_steps(layers),
+            source=self._source(set(state_shapes) - lengths, lengths),
         )
+
+    def _time_steps(self, layers: tuple[Layer, ...]) -> int | None:
+        """Return the one sequence length of a model that joins time and features."""
+        if not any(isinstance(layer, Flatten) for layer in _inside(layers)):
+            return None
+        axes = self.axes
+        inputs = [str(i) for i in range(len(self.source.shape))]
+        fixed = [a for a in inputs if axes.roles.get(a) == "time" and a not in axes.open_atoms]
+        return axes.sizes[fixed[0]] if fixed else None
+
+    def _check_lengths(self, layers: tuple[Layer, ...]) -> None:
+        """Refuse layers that mean something else once rows have lengths."""
+        if not self.axes.lengths:
+            return
+        for layer in _inside(layers):
+            late = isinstance(layer, PickStep) and layer.index != 0
+            if isinstance(layer, WHOLE_SEQUENCES) or late:
+                raise UnsupportedModel(
+                    f"has sequence_lens, and a {layer.type_name} that works on what is past them;"
+                    " want recurrent layers, their final states and layers on single steps"
+                )
 
     def _visit(self, node: Node) -> None:
         inputs = [self.values.get(name) if name else None for name in node.inputs]
@@ -199,8 +253,8 @@ class _Walk:
         if node.op in ("Shape", "Size") and len(given) == 1:
             shape = np.broadcast_to(np.float32(0), self.axes.shape_of(given[0]))
             return [*fold(node, [shape])]
-        if node.op == "LSTM":
-            return layers_onnx.lstm(self.axes, node, inputs)
+        if node.op in recurrent_onnx.RECURRENT_OPS:
+            return recurrent_onnx.recurrent(self.axes, node, inputs)
         if all(isinstance(v, np.ndarray) for v in given) and node.op in FOLDS:
             return [*fold(node, inputs)]  # type: ignore[arg-type]
         if node.op in LAYER_OPS and any(isinstance(v, View) for v in given):
@@ -257,16 +311,18 @@ class _Walk:
             raise UnsupportedModel("nothing works on its features; want at least one layer")
         return Signal("sequence", self.axes.sizes[self.axes.features])
 
-    def _source(self, fed_states: bool) -> dict[str, str]:
+    def _source(self, states: set[str], lengths: set[str]) -> dict[str, str]:
         words = []
-        for atom, size in self.axes.sizes.items():
-            word = self.axes.word_of_atom(atom)
+        for atom in map(str, range(len(self.source.shape))):
+            word, size = self.axes.word_of_atom(atom), self.axes.sizes[atom]
             words.append(word if atom in self.axes.open_atoms else f"{word} {size}")
         source = {"format": "onnx", "input_layout": ", ".join(words)}
         if self.graph.producer:
             source["producer"] = self.graph.producer
-        if fed_states:
+        if states:
             source["state"] = "an input of the file; held by the runtime here, zero at first"
+        if lengths:
+            source["lengths"] = f"input {', '.join(sorted(lengths))} of the file"
         return source
 
 
@@ -281,23 +337,37 @@ def _equal(a: Any, b: Any) -> bool:
     return bool(a == b)
 
 
-def _named(layers: list[Layer]) -> tuple[Layer, ...]:
+def _inside(layers: Iterable[Layer]) -> Iterator[Layer]:
+    """Yield layers, and those in their branches."""
+    for layer in layers:
+        yield layer
+        if isinstance(layer, Parallel):
+            for branch in layer.branches:
+                yield from _inside(branch)
+
+
+def _named(layers: Iterable[Layer], seen: Counter[str] | None = None) -> tuple[Layer, ...]:
     """Return the layers with names of their own: lstm, dense, lstm_1."""
-    seen: Counter[str] = Counter()
+    seen = Counter() if seen is None else seen
     named = []
     for layer in layers:
-        word = LAYER_NAMES.get(layer.type_name, layer.type_name)
-        named.append(replace(layer, name=f"{word}_{seen[word]}" if seen[word] else word))
+        word = LAYER_NAMES.get(layer.type_name, layer.type_name).replace(" ", "_")
+        name = f"{word}_{seen[word]}" if seen[word] else word
         seen[word] += 1
+        if isinstance(layer, Parallel):
+            branches = tuple(_named(branch, seen) for branch in layer.branches)
+            layer = replace(layer, branches=branches)
+        named.append(replace(layer, name=name))
     return tuple(named)
 
 
-def _state_inputs(graph: Graph) -> dict[str, Port]:
-    """Return the graph inputs from which the LSTMs' first states come, by name."""
+def _inputs_behind(graph: Graph, positions: slice) -> dict[str, Port]:
+    """Return the graph inputs from which some inputs of recurrent nodes come, by name."""
     producers = {name: node for node in graph.nodes for name in node.outputs if name}
     ports = {p.name: p for p in graph.inputs}
     found: dict[str, Port] = {}
-    todo = [name for n in graph.nodes if n.op == "LSTM" for name in n.inputs[5:7]]
+    recurrent = [n for n in graph.nodes if n.op in recurrent_onnx.RECURRENT_OPS]
+    todo = [name for n in recurrent for name in n.inputs[positions]]
     seen: set[str] = set()
     while todo:
         name = todo.pop()

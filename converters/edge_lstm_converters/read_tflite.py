@@ -1,8 +1,7 @@
 """Full-integer ``.tflite`` to Program.
 
-A Program's values are ``[batch, time, size]`` and ``[batch, size]`` whatever the file's layout,
-so beside each of the file's tensors stands which canonical axes lie in its memory, in which
-order. Operators that only move axes (RESHAPE, TRANSPOSE, ...) change that note and vanish.
+A Program's values are ``[batch, time, size]`` and ``[batch, size]`` whatever the file's layout;
+``tflite_graph`` keeps account of that. Here is one method for each operator that computes.
 """
 
 from __future__ import annotations
@@ -11,38 +10,36 @@ import math
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import TypeVar
 
 import numpy as np
 
 from edge_lstm.arrays import Array
 from edge_lstm.cells import (
     ActivationOp,
+    AddOp,
     DenseOp,
     DequantizeOp,
     EmbeddingOp,
-    FlattenOp,
-    LastStepOp,
     QuantizeOp,
 )
-from edge_lstm.cells.activation import FIXED_OUTPUT, Kind
+from edge_lstm.cells.activation import Kind, fixed_output
 from edge_lstm.cells.dense import FusedActivation
 from edge_lstm.errors import UnreadableModel, UnsupportedModel
 from edge_lstm.files import read_bytes
-from edge_lstm.program import DType, Op, Profile, Program, Tensor, check_profile
+from edge_lstm.program import Op, Profile, Program, check_profile
 from edge_lstm.spec import Signal, identifier
 from edge_lstm_converters.read_tflite_lstm import read_lstm
 from edge_lstm_converters.rules_tflite import TfliteLstm, is_scale
 from edge_lstm_converters.tflite_axes import (
     CANONICAL,
     TIME_MAJOR,
-    Axis,
     Layout,
     LayoutMismatch,
     Value,
     axes_text,
     possible_layouts,
 )
+from edge_lstm_converters.tflite_graph import TfliteGraph
 from edge_lstm_converters.tflite_schema import (
     ABSENT,
     TfliteModel,
@@ -52,22 +49,14 @@ from edge_lstm_converters.tflite_schema import (
 )
 from edge_lstm_converters.tflite_tables import (
     ACTIVATIONS,
+    AddOptions,
     FullyConnectedOptions,
     GatherOptions,
     SequenceLstmOptions,
     SoftmaxOptions,
-    StridedSliceOptions,
 )
+from edge_lstm_converters.traps_tflite import LSTM_TRAPS, notes
 
-Options = TypeVar("Options")
-
-_DTYPES: dict[str, DType] = {
-    "int8": "int8",
-    "int16": "int16",
-    "int32": "int32",
-    "int64": "int32",  # token ids; a Program has them as int32
-    "float32": "float32",
-}
 _FUSED: dict[str, FusedActivation] = {
     "none": "none",
     "relu": "relu",
@@ -105,42 +94,35 @@ def program_from_bytes(data: bytes, where: str, profile: str = "tflm") -> Progra
     first: LayoutMismatch | None = None
     for layout in possible_layouts(model, where):
         try:
-            return _Graph(model, where, check_profile(profile), layout).program()
+            return _Reader(model, where, check_profile(profile), layout).program()
         except LayoutMismatch as mismatch:
             first = first or mismatch
     assert first is not None
     raise UnsupportedModel(str(first)) from first
 
 
-class _Graph:
+class _Reader(TfliteGraph):
     """Builds the Program, operator by operator."""
 
     def __init__(self, model: TfliteModel, where: str, profile: Profile, layout: Layout) -> None:
-        self.model, self.where, self.profile, self.layout = model, where, profile, layout
-        self.tensors: list[Tensor] = []
-        self.ops: list[Op] = []
-        self.notes: list[str] = []
-        self.time_steps: int | None = None
-        self.names: set[str] = set()
-        self.values: dict[int, Value] = {}
-        self.producers = {o.outputs[0]: o for o in model.operators if o.outputs}
+        super().__init__(model, where, profile, layout)
         self.handlers: dict[str, Callable[[TfliteOperator], None]] = {
             "UNIDIRECTIONAL_SEQUENCE_LSTM": self.lstm,
             "FULLY_CONNECTED": self.dense,
-            "STRIDED_SLICE": self.last_step,
+            "ADD": self.sum,
+            "STRIDED_SLICE": self.one_step,
             "RESHAPE": self.reshape,
             "SQUEEZE": self.reshape,
             "EXPAND_DIMS": self.reshape,
             "TRANSPOSE": self.transpose,
+            "REVERSE_V2": self.reverse,
+            "CONCATENATION": self.concatenation,
             "GATHER": self.embedding,
             "SOFTMAX": self.softmax,
             "QUANTIZE": self.quantize,
             "DEQUANTIZE": self.dequantize,
             **dict.fromkeys(_ELEMENTWISE, self.elementwise),
         }
-        source = model.tensors[model.inputs[0]]
-        index = self.add_tensor("input", source, layout.signal)
-        self.values[model.inputs[0]] = Value(index, layout.signal, layout.order, source.shape)
 
     def program(self) -> Program:
         for operator in self.model.operators:
@@ -176,180 +158,6 @@ class _Graph:
             warnings=tuple(self.notes),
         )
 
-    # ------------------------------------------------------------------------- what all need
-
-    def refuse(self, operator: TfliteOperator, found: str, accepted: str) -> UnsupportedModel:
-        return UnsupportedModel(f"{self.label(operator)}: {found}; {accepted}")
-
-    def mismatch(self, operator: TfliteOperator, found: str, accepted: str) -> LayoutMismatch:
-        return LayoutMismatch(f"{self.label(operator)}: {found}; {accepted}")
-
-    def damaged(self, operator: TfliteOperator, found: str) -> UnreadableModel:
-        return UnreadableModel(
-            f"{self.label(operator)}: {found}; the file is damaged, get it again"
-        )
-
-    def label(self, operator: TfliteOperator) -> str:
-        number = next(k for k, o in enumerate(self.model.operators) if o is operator)
-        return f"{self.where}: operator {number} ({operator.code})"
-
-    def options(self, operator: TfliteOperator, cls: type[Options]) -> Options:
-        if operator.options is None:
-            return cls()
-        if not isinstance(operator.options, cls):
-            raise self.damaged(operator, f"has {type(operator.options).__name__}")
-        return operator.options
-
-    def operand(self, operator: TfliteOperator, position: int) -> TfliteTensor | None:
-        """Return an input tensor of an operator; None where it is absent."""
-        if position >= len(operator.inputs) or operator.inputs[position] == ABSENT:
-            return None
-        return self.model.tensors[operator.inputs[position]]
-
-    def constant(self, operator: TfliteOperator, position: int, what: str) -> TfliteTensor:
-        tensor = self.operand(operator, position)
-        if tensor is None:
-            raise self.refuse(operator, f"{what} (input {position}) is absent", "it must be there")
-        if tensor.data is None:
-            raise self.refuse(
-                operator, f"{what} (input {position}) is not a constant", "it must be one"
-            )
-        return tensor
-
-    def indices(self, operator: TfliteOperator, position: int, what: str) -> list[int]:
-        """Return a constant list of integers."""
-        tensor = self.constant(operator, position, what)
-        if tensor.dtype not in ("int32", "int64") or len(tensor.shape) != 1:
-            raise self.refuse(
-                operator, f"{what} is {tensor.dtype} {list(tensor.shape)}", "want a list of int32"
-            )
-        return [int(value) for value in tensor.array()]
-
-    def source(self, operator: TfliteOperator, position: int = 0) -> Value:
-        if position >= len(operator.inputs) or operator.inputs[position] not in self.values:
-            raise self.refuse(
-                operator, f"input {position} is not computed from the model's input", "it must be"
-            )
-        return self.values[operator.inputs[position]]
-
-    def output(self, operator: TfliteOperator) -> TfliteTensor:
-        return self.model.tensors[operator.outputs[0]]
-
-    def name(self, operator: TfliteOperator, type_name: str) -> str:
-        """Return the name in the file where we wrote it, else one made of the type."""
-        written, dot, end = self.output(operator).name.rpartition(".")
-        name = written if dot and end == "output" and written.isidentifier() else type_name
-        return self.unused(name)
-
-    def unused(self, name: str) -> str:
-        unique, count = name, 1
-        while unique in self.names:
-            count += 1
-            unique = f"{name}_{count}"
-        self.names.add(unique)
-        return unique
-
-    def scale(self, tensor: TfliteTensor, where: str) -> tuple[float, int]:
-        """Return the one scale and zero point of an activation."""
-        if len(tensor.scales) != 1:
-            raise UnsupportedModel(
-                f"{where}: tensor {tensor.name!r} has {len(tensor.scales)} scales; an activation"
-                " must have one"
-            )
-        scale, zero_point = tensor.scales[0], tensor.zero_points[0]
-        info = np.iinfo(tensor.dtype)
-        if not (is_scale(scale) and info.min <= zero_point <= info.max):
-            raise UnsupportedModel(
-                f"{where}: tensor {tensor.name!r} has scale {scale}, zero point {zero_point}; want"
-                f" a positive scale and a zero point in {tensor.dtype}"
-            )
-        return scale, zero_point
-
-    def add_tensor(self, name: str, tensor: TfliteTensor, signal: Signal) -> int:
-        if tensor.dtype not in _DTYPES:
-            raise UnsupportedModel(
-                f"{self.where}: tensor {tensor.name!r} is {tensor.dtype}; values must be int8,"
-                " or int16 in 16x8 models"
-            )
-        dtype, scale, zero_point = _DTYPES[tensor.dtype], 0.0, 0
-        if dtype in ("int8", "int16"):
-            scale, zero_point = self.scale(tensor, self.where)
-        self.tensors.append(Tensor(name, signal, dtype, scale, zero_point))
-        return len(self.tensors) - 1
-
-    def add(
-        self, operator: TfliteOperator, source: Value, signal: Signal, order: tuple[Axis, ...],
-        make: Callable[[str, int], Op], type_name: str,
-    ) -> None:  # fmt: skip
-        """Add an op that ``make`` returns for a name and an output tensor."""
-        tensor = self.output(operator)
-        if math.prod(tensor.shape) != self.layout.count(signal):
-            raise self.damaged(operator, f"gives shape {list(tensor.shape)}, which cannot be")
-        name = self.name(operator, type_name)
-        index = self.add_tensor(f"{name}.output", tensor, signal)
-        self.ops.append(make(name, index))
-        del source
-        self.values[operator.outputs[0]] = Value(index, signal, order, tensor.shape)
-
-    def integer(self, operator: TfliteOperator, value: Value) -> None:
-        if not self.tensors[value.index].is_quantized:
-            raise self.refuse(
-                operator,
-                f"is fed {self.tensors[value.index].dtype}",
-                "a full-integer model computes in int8; convert float models with --quant int8",
-            )
-
-    # ------------------------------------------------------------------------- axes
-
-    def flattened(self, value: Value, written_by: TfliteOperator | None) -> Value:
-        """Return the vector [batch, time * size] of a sequence.
-
-        Args:
-            value: the sequence, whose steps the file joins.
-            written_by: the operator that gives it; a RESHAPE of ours names the layer.
-        """
-        if not self.layout.lies_as(value, CANONICAL):
-            raise LayoutMismatch(
-                f"{self.where}: joins the steps of a time-major sequence; transpose it first"
-            )
-        self.time_steps = self.layout.time_steps
-        name = self.unused("flatten")
-        if written_by is not None and written_by.code == "RESHAPE":
-            self.names.discard(name)
-            name = self.name(written_by, "flatten")
-        signal = Signal("vector", value.signal.size * self.layout.time_steps)
-        index = len(self.tensors)
-        before = self.tensors[value.index]
-        self.tensors.append(replace(before, name=f"{name}.output", signal=signal))
-        self.ops.append(FlattenOp(name, (value.index,), index))
-        return Value(index, signal, CANONICAL[::2], value.shape)
-
-    def settled(self, index: int) -> Value:
-        """Return the model's output: a sequence whose steps the file joined is a vector."""
-        value, steps = self.values[index], self.layout.time_steps
-        size = value.signal.size
-        if value.signal.kind == "tokens":
-            raise UnsupportedModel(f"{self.where}: token ids are never looked up; want a GATHER")
-        if value.signal.kind == "sequence" and value.shape and value.shape[-1] != size:
-            if value.shape[-1] != size * steps:
-                raise UnsupportedModel(
-                    f"{self.where}: output has shape {list(value.shape)}; want {size} features last"
-                )
-            return self.flattened(value, self.producers.get(index))
-        return value
-
-    def last_axis(self, operator: TfliteOperator, value: Value, depth: int) -> Value:
-        """Return ``value`` so that an operator on rows of ``depth`` features can take it."""
-        self.integer(operator, value)
-        if value.order[-1] == "size":
-            if depth == value.signal.size:
-                return value
-            if depth == value.signal.size * self.layout.time_steps:
-                return self.flattened(value, self.producers.get(operator.inputs[0]))
-        raise self.mismatch(
-            operator, f"takes rows of {depth} from {value.signal}", "want its features as rows"
-        )
-
     # ------------------------------------------------------------------------- operators
 
     def lstm(self, operator: TfliteOperator) -> None:
@@ -368,25 +176,21 @@ class _Graph:
         name = self.name(operator, "lstm")
         self.names.discard(name)
         lstm = TfliteLstm(self.model, operator, self.profile)
-        read = read_lstm(lstm, self.label(operator), name)
-        self.notes += read.notes
-        if read.op.input_size != value.signal.size:
-            raise self.damaged(operator, f"has weights for {read.op.input_size} features")
-        signal = Signal("sequence", read.op.output_size)
+        op = read_lstm(lstm, self.label(operator), name)
+        self.notes += notes(LSTM_TRAPS, lstm, f"layer {name!r}")
+        if op.input_size != value.signal.size:
+            raise self.damaged(operator, f"has weights for {op.input_size} features")
+        signal = Signal("sequence", op.output_size)
 
         def make(name: str, index: int) -> Op:
-            return replace(read.op, name=name, inputs=(value.index,), output=index)
+            return replace(op, name=name, inputs=(value.index,), output=index)
 
-        self.add(operator, value, signal, order, make, "lstm")
+        self.add(operator, signal, order, make, "lstm")
 
     def dense(self, operator: TfliteOperator) -> None:
         options = self.options(operator, FullyConnectedOptions)
         weights = self.constant(operator, 1, "weights")
-        activation = ACTIVATIONS.get(options.fused_activation, str(options.fused_activation))
-        if activation not in _FUSED:
-            raise self.refuse(
-                operator, f"has fused activation {activation}", f"want {', '.join(_FUSED)}"
-            )
+        activation = self.fused(operator, options.fused_activation)
         if options.weights_format != 0:
             raise self.refuse(operator, "has shuffled weights", "want the default format")
         if weights.dtype != "int8" or len(weights.shape) != 2 or 0 in weights.shape:
@@ -413,11 +217,39 @@ class _Graph:
         signal = replace(value.signal, size=outputs)
 
         def make(name: str, index: int) -> Op:
-            return DenseOp(
-                name, (value.index,), index, weights.array(), bias, scales, _FUSED[activation]
-            )
+            return DenseOp(name, (value.index,), index, weights.array(), bias, scales, activation)
 
-        self.add(operator, value, signal, value.order, make, "dense")
+        self.add(operator, signal, value.order, make, "dense")
+
+    def sum(self, operator: TfliteOperator) -> None:
+        options = self.options(operator, AddOptions)
+        activation = self.fused(operator, options.fused_activation)
+        if len(operator.inputs) != 2:
+            raise self.damaged(operator, f"adds {len(operator.inputs)} values")
+        values = [self.source(operator, position) for position in range(2)]
+        for value in values:
+            self.integer(operator, value)
+        first, second = values
+        if (first.signal, first.order) != (second.signal, second.order):
+            raise self.refuse(
+                operator, f"adds {second.signal} to {first.signal}", "want both alike"
+            )
+        dtypes = {self.tensors[value.index].dtype for value in values}
+        if dtypes != {self.output(operator).dtype}:
+            raise self.refuse(operator, f"adds {', '.join(sorted(dtypes))}", "want one type")
+        inputs = (first.index, second.index)
+        self.add(
+            operator, first.signal, first.order,
+            lambda name, index: AddOp(name, inputs, index, activation), "add",
+        )  # fmt: skip
+
+    def fused(self, operator: TfliteOperator, code: int) -> FusedActivation:
+        activation = ACTIVATIONS.get(code, str(code))
+        if activation not in _FUSED:
+            raise self.refuse(
+                operator, f"has fused activation {activation}", f"want {', '.join(_FUSED)}"
+            )
+        return _FUSED[activation]
 
     def weight_scales(self, operator: TfliteOperator, weights: TfliteTensor) -> Array:
         if any(weights.zero_points):
@@ -432,76 +264,6 @@ class _Graph:
         if not all(is_scale(scale) for scale in weights.scales):
             raise self.refuse(operator, "weights have a scale out of range", "want 1e-12 to 1e12")
         return scales
-
-    def last_step(self, operator: TfliteOperator) -> None:
-        value = self.source(operator)
-        options = self.options(operator, StridedSliceOptions)
-        begin, end, strides = (
-            self.indices(operator, k, what)
-            for k, what in ((1, "begin"), (2, "end"), (3, "strides"))
-        )
-        if options.ellipsis_mask or options.new_axis_mask or 0 in strides:
-            raise self.refuse(operator, "has an ellipsis or a new axis", "want plain slices")
-        if not len(begin) == len(end) == len(strides) <= len(value.shape):
-            raise self.damaged(operator, f"has {len(begin)} slices for {list(value.shape)}")
-        axes = self.layout.file_axes(value, self.label(operator))
-        steps = self.layout.time_steps
-        taken = False
-        for k, (axis, size) in enumerate(zip(axes, value.shape, strict=True)):
-            if k >= len(begin):
-                continue
-            first = None if options.begin_mask >> k & 1 else begin[k]
-            stop = None if options.end_mask >> k & 1 else end[k]
-            if options.shrink_axis_mask >> k & 1:
-                first, stop = begin[k], begin[k] + 1 or None
-            kept = range(size)[slice(first, stop, strides[k])]
-            shrinks = bool(options.shrink_axis_mask >> k & 1)
-            if "time" in axis and kept == range(steps - 1, steps) and (size > 1 or shrinks):
-                taken = size == steps
-            elif kept != range(size):
-                raise self.refuse(
-                    operator,
-                    f"takes {list(kept[:3])} of {size} on axis {k} of {value.signal}",
-                    "want the last step",
-                )
-        if not taken or value.signal.kind != "sequence":
-            raise self.refuse(operator, "does not take the last step", "want that and no other")
-        signal = Signal("vector", value.signal.size)
-        order = tuple(axis for axis in value.order if axis != "time")
-        self.same_scale(operator)
-        self.add(
-            operator, value, signal, order,
-            lambda name, index: LastStepOp(name, (value.index,), index), "last_step",
-        )  # fmt: skip
-
-    def same_scale(self, operator: TfliteOperator, position: int = 0) -> None:
-        """Check that an operator that only copies has one scale on both sides."""
-        source, output = self.operand(operator, position), self.output(operator)
-        assert source is not None
-        if (source.scales, source.zero_points) != (output.scales, output.zero_points):
-            raise self.refuse(
-                operator, "changes the scale", "input and output must have the same one"
-            )
-
-    def reshape(self, operator: TfliteOperator) -> None:
-        value, tensor = self.source(operator), self.output(operator)
-        if math.prod(tensor.shape) != math.prod(value.shape):
-            raise self.damaged(operator, f"makes {list(tensor.shape)} of {list(value.shape)}")
-        self.same_scale(operator)
-        self.values[operator.outputs[0]] = replace(value, shape=tensor.shape)
-
-    def transpose(self, operator: TfliteOperator) -> None:
-        value = self.source(operator)
-        order = self.indices(operator, 1, "permutation")
-        if sorted(order) != list(range(len(value.shape))):
-            raise self.damaged(operator, f"permutes {list(value.shape)} by {order}")
-        axes = self.layout.file_axes(value, self.label(operator))
-        shape = tuple(value.shape[k] for k in order)
-        if shape != self.output(operator).shape:
-            raise self.damaged(operator, f"gives {list(self.output(operator).shape)}")
-        self.same_scale(operator)
-        memory = tuple(axis for k in order for axis in axes[k])
-        self.values[operator.outputs[0]] = replace(value, order=memory, shape=shape)
 
     def embedding(self, operator: TfliteOperator) -> None:
         options = self.options(operator, GatherOptions)
@@ -524,7 +286,7 @@ class _Graph:
         self.values[before] = replace(value, signal=tokens)
         rows = table.array()
         self.add(
-            operator, value, Signal("sequence", table.shape[1]), (*value.order, "size"),
+            operator, Signal("sequence", table.shape[1]), (*value.order, "size"),
             lambda name, index: EmbeddingOp(name, (value.index,), index, rows), "embedding",
         )  # fmt: skip
 
@@ -541,31 +303,42 @@ class _Graph:
 
     def activation(self, operator: TfliteOperator, value: Value, kind: Kind, beta: float) -> None:
         tensor = self.output(operator)
-        if tensor.dtype != "int8" or self.tensors[value.index].dtype != "int8":
-            raise self.refuse(operator, f"gives {tensor.dtype}", "want int8 activations")
+        fed = self.tensors[value.index].dtype
+        if tensor.dtype != fed:
+            raise self.refuse(operator, f"makes {tensor.dtype} of {fed}", "want one type")
         if not (math.isfinite(beta) and beta > 0):
             raise self.refuse(operator, f"has beta {beta}", "it must be positive")
         found = self.scale(tensor, self.label(operator))
-        if kind in FIXED_OUTPUT and found != FIXED_OUTPUT[kind]:
+        wanted = fixed_output(kind, fed)
+        if wanted not in (None, found):
             raise self.refuse(
                 operator,
                 f"output has scale and zero point {found}",
-                f"the kernels take {FIXED_OUTPUT[kind]} for granted",
+                f"the kernels take {wanted} for granted",
             )
+        if fed == "int16":
+            self.around_zero(operator, value.index)
         self.add(
-            operator, value, value.signal, value.order,
+            operator, value.signal, value.order,
             lambda name, index: ActivationOp(name, (value.index,), index, kind, beta), kind,
         )  # fmt: skip
+
+    def around_zero(self, operator: TfliteOperator, index: int) -> None:
+        if self.tensors[index].zero_point != 0:
+            raise self.refuse(operator, "is fed int16 with a zero point", "it must be 0")
 
     def quantize(self, operator: TfliteOperator) -> None:
         value, tensor = self.source(operator), self.output(operator)
         source = self.tensors[value.index].dtype
-        if source not in ("float32", "int8") or tensor.dtype != "int8":
+        integers = ("int8", "int16")
+        if source not in ("float32", *integers) or tensor.dtype not in integers:
             raise self.refuse(
-                operator, f"makes {tensor.dtype} of {source}", "want int8 of float32 or int8"
+                operator,
+                f"makes {tensor.dtype} of {source}",
+                "want integers of 8 or 16 bits",
             )
         self.add(
-            operator, value, value.signal, value.order,
+            operator, value.signal, value.order,
             lambda name, index: QuantizeOp(name, (value.index,), index), "quantize",
         )  # fmt: skip
 
@@ -575,6 +348,6 @@ class _Graph:
         if self.output(operator).dtype != "float32":
             raise self.refuse(operator, f"gives {self.output(operator).dtype}", "want float32")
         self.add(
-            operator, value, value.signal, value.order,
+            operator, value.signal, value.order,
             lambda name, index: DequantizeOp(name, (value.index,), index), "dequantize",
         )  # fmt: skip

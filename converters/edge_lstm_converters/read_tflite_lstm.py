@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import math
-from typing import NamedTuple
-
 import numpy as np
 
 from edge_lstm.arrays import F32, Array
@@ -28,19 +25,9 @@ from edge_lstm_converters.rules_tflite import (
 )
 from edge_lstm_converters.tflite_schema import TfliteTensor
 
-# The kernels of TFLite have tanh for these exponents of the cell scale only.
-TFLITE_CELL_POWERS = (-15, -9)
 
-
-class ReadLstm(NamedTuple):
-    """The op, whose inputs and output the caller fills in, and the traps met in the file."""
-
-    op: LstmOp
-    notes: list[str]
-
-
-def read_lstm(lstm: TfliteLstm, where: str, name: str) -> ReadLstm:
-    """Return the LstmOp that an operator states.
+def read_lstm(lstm: TfliteLstm, where: str, name: str) -> LstmOp:
+    """Return the LstmOp that an operator states; the caller fills in its inputs and output.
 
     Args:
         lstm: the operator.
@@ -57,7 +44,6 @@ def read_lstm(lstm: TfliteLstm, where: str, name: str) -> ReadLstm:
 class _LstmReader:
     def __init__(self, lstm: TfliteLstm, where: str, name: str) -> None:
         self.lstm, self.where, self.name = lstm, where, name
-        self.notes: list[str] = []
 
     def refuse(self, found: str, accepted: str) -> UnsupportedModel:
         return UnsupportedModel(f"{self.where}: {found}; {accepted}")
@@ -103,7 +89,7 @@ class _LstmReader:
             )
         return self.activation(tensor)
 
-    def read(self) -> ReadLstm:
+    def read(self) -> LstmOp:
         lstm = self.lstm
         source = self.present(0)
         forget, recurrent = self.present(INPUT_WEIGHTS[1]), self.present(RECURRENT_WEIGHTS[1])
@@ -128,12 +114,11 @@ class _LstmReader:
                 f"hidden state is {self.present(HIDDEN_STATE).dtype}", f"want {source.dtype}"
             )
         cell_scale, _ = self.state(CELL_STATE, cells)
-        self.warn_of_cell_scale(cell_scale)
         product = self.product(hidden)
         peephole, peephole_scales = self.peepholes(cells)
         norm, norm_scales, gate_scales = self.layer_norms(cells)
         projection, projection_bias, projection_scale = self.projection(outputs, cells)
-        op = LstmOp(
+        return LstmOp(
             name=self.name,
             inputs=(),
             output=0,
@@ -162,7 +147,6 @@ class _LstmReader:
             gate_scales=gate_scales,
             time_major=lstm.options.time_major,
         )
-        return ReadLstm(op, self.notes)
 
     def gates(
         self, positions: tuple[int, ...], dtype: str, shape: tuple[int, ...]
@@ -180,36 +164,10 @@ class _LstmReader:
                 scales.append(scale)
         return np.stack(arrays), np.array(scales, np.float32)
 
-    def warn_of_cell_scale(self, scale: float) -> None:
-        low, high = TFLITE_CELL_POWERS
-        power = round(math.log2(scale))
-        if not low <= power <= high:
-            self.notes.append(
-                f"layer {self.name!r}: cell state has scale 2^{power}; outside 2^{low} to 2^{high}"
-                " TFLite and LiteRT compute wrongly, and their profiles here do the same"
-            )
-
     def product(self, hidden: tuple[float, int]) -> tuple[float, int]:
         """Return scale and zero point of intermediate 4, the output gate times tanh(cell)."""
         tensor = self.lstm.intermediate(HIDDEN_INTERMEDIATE)
-        if tensor is None:
-            self.notes.append(
-                f"layer {self.name!r}: has no intermediate 4; TFLite and LiteRT refuse the file"
-            )
-            return hidden
-        product = self.activation(tensor)
-        if product != hidden and self.lstm.tensor(PROJECTION_WEIGHTS) is None:
-            self.notes.append(
-                f"layer {self.name!r}: intermediate 4 has scale and zero point {product}, the"
-                f" hidden state {hidden}; TFLite computes with the first, TFLM with the second"
-            )
-        output = self.lstm.model.tensors[self.lstm.operator.outputs[0]]
-        if (output.scales, output.zero_points) != (hidden[:1], hidden[1:]):
-            self.notes.append(
-                f"layer {self.name!r}: the output is labelled with another scale than the hidden"
-                " state that it is; the layers after it read it by its label"
-            )
-        return product
+        return hidden if tensor is None else self.activation(tensor)
 
     def peepholes(self, cells: int) -> tuple[Array | None, F32 | None]:
         if all(self.lstm.tensor(position) is None for position in PEEPHOLES):

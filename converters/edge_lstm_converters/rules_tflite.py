@@ -86,6 +86,11 @@ class TfliteLstm:
                 yield position, tensor
 
     @property
+    def scaled_parameters(self) -> Iterator[tuple[int, TfliteTensor]]:
+        """Those whose scale the kernels read; a bias' scale they do not."""
+        return ((k, t) for k, t in self.parameters if t.dtype not in ("int32", "int64"))
+
+    @property
     def gates(self) -> range:
         """The gates that have weights of their own."""
         return range(1, 4) if self.coupled else range(4)
@@ -107,7 +112,10 @@ def all_inputs(lstm: TfliteLstm) -> str | None:
 
 
 def tanh_activation(lstm: TfliteLstm) -> str | None:
-    """LSTM in a .tflite must have the fused activation TANH (4)."""
+    """LSTM in a .tflite must have the fused activation TANH (4).
+
+    TFLite computes tanh whatever stands there, TFLM none, CMSIS-NN a sigmoid.
+    """
     found = lstm.options.fused_activation
     return None if found == TANH else f"has fused activation {found}"
 
@@ -127,7 +135,10 @@ def clips(lstm: TfliteLstm) -> str | None:
 
 
 def all_weights(lstm: TfliteLstm) -> str | None:
-    """LSTM in a .tflite must have weights and a bias for each gate; a CIFG has no input gate."""
+    """LSTM in a .tflite must have weights and a bias for each gate; a CIFG has no input gate.
+
+    Without a bias LiteRT and TFLM crash.
+    """
     for gate in range(4):
         for what, positions in (
             ("input weights", INPUT_WEIGHTS),
@@ -149,18 +160,24 @@ def constant_weights(lstm: TfliteLstm) -> str | None:
 
 
 def one_scale_a_matrix(lstm: TfliteLstm) -> str | None:
-    """Each weight matrix of an LSTM must have one scale, with zero point 0."""
-    for position, tensor in lstm.parameters:
-        if tensor.dtype in ("int32", "int64"):
-            continue  # the kernels do not read a bias' scale
-        scales = tensor.scales
-        if len(scales) != 1:
-            return f"input {position} ({tensor.name!r}) has {len(scales)} scales"
-        if not is_scale(scales[0]) or any(tensor.zero_points):
+    """Each weight matrix of an LSTM must have one scale.
+
+    Of several, TFLite takes the first for all, and TFLM computes garbage.
+    """
+    for position, tensor in lstm.scaled_parameters:
+        if len(tensor.scales) != 1 or not is_scale(tensor.scales[0]):
+            found = f"scale {tensor.scales[0]}" if len(tensor.scales) == 1 else None
             return (
-                f"input {position} ({tensor.name!r}) has scale {scales[0]}, zero point"
-                f" {tensor.zero_points[0]}"
+                f"input {position} ({tensor.name!r}) has {found or f'{len(tensor.scales)} scales'}"
             )
+    return None
+
+
+def weights_around_zero(lstm: TfliteLstm) -> str | None:
+    """Weights of an LSTM must have zero point 0; TFLite ignores another one, TFLM applies it."""
+    for position, tensor in lstm.scaled_parameters:
+        if any(tensor.zero_points):
+            return f"input {position} ({tensor.name!r}) has zero point {tensor.zero_points[0]}"
     return None
 
 
@@ -179,7 +196,10 @@ def variable_states(lstm: TfliteLstm) -> str | None:
 
 
 def cell_scale(lstm: TfliteLstm) -> str | None:
-    """Cell state of an LSTM in a .tflite must be int16, its scale 2^-30 to 2^0, zero point 0."""
+    """Cell state of an LSTM in a .tflite must be int16, its scale 2^-30 to 2^0, zero point 0.
+
+    With a scale that is no power of two LiteRT computes garbage, and TFLM with one nearby.
+    """
     tensor = lstm.tensor(CELL_STATE)
     assert tensor is not None
     found = f"cell state is {tensor.dtype} with scales {list(tensor.scales)}"
@@ -207,6 +227,7 @@ LSTM_RULES: tuple[Callable[[TfliteLstm], str | None], ...] = (
     all_weights,
     constant_weights,
     one_scale_a_matrix,
+    weights_around_zero,
     variable_states,
     cell_scale,
     hidden_intermediate,

@@ -25,6 +25,21 @@ class _Module:
         return any(re.fullmatch(WEIGHT_NAME, name) for name in self.weights)
 
     @property
+    def kind(self) -> str:
+        """The type of a recurrent layer."""
+        return TorchRecurrent(self.weights).kind or "lstm"
+
+    @property
+    def bidirectional(self) -> bool:
+        return TorchRecurrent(self.weights).bidirectional
+
+    @property
+    def output_size(self) -> int:
+        """Features that a recurrent module gives."""
+        directions = 2 if self.bidirectional else 1
+        return directions * int(self.weights["weight_hh_l0"].shape[1])
+
+    @property
     def matrix(self) -> Array | None:
         """The weight of a Linear or Embedding."""
         weight = self.weights.get("weight")
@@ -53,7 +68,7 @@ def suggest(where: str, weights: Mapping[str, Array]) -> str:
     if not recurrent:
         raise UnsupportedModel(
             f"{where}: has no recurrent weights (weight_ih_l0 ...) among {len(weights)} tensors;"
-            " want the state dict of a model with an LSTM"
+            " want the state dict of a model with an LSTM, GRU or RNN"
         )
     for module in recurrent:
         rules.check(RULES, TorchRecurrent(module.weights), f"{where}: {module.where}")
@@ -65,10 +80,14 @@ def suggest(where: str, weights: Mapping[str, Array]) -> str:
         lines += [f"# ignore = {names}  # fits no layer; remove the # if the model runs without"]
     for number, (kind, module) in enumerate(layers):
         lines += ["", "[[layers]]", f'type = "{kind}"', f"weights = {json.dumps(module.prefix)}"]
-        if kind == "lstm":
-            more = any(later == "lstm" for later, _ in layers[number + 1 :])
+        if module.recurrent:
+            more = any(later.recurrent for _, later in layers[number + 1 :])
             word = "true" if more else "false"
             lines += [f"return_sequences = {word}  # true: every step; false: the last step"]
+            if module.bidirectional and not more:
+                lines += ["final_states = true  # true: h_n of both directions; false: last step"]
+            if kind == "rnn":
+                lines += ['nonlinearity = "tanh"  # or relu']
         elif kind == "dense":
             lines += ['activation = "linear"  # or relu, relu6, sigmoid, tanh, softmax']
     return "\n".join(lines) + "\n"
@@ -77,7 +96,9 @@ def suggest(where: str, weights: Mapping[str, Array]) -> str:
 def _check_matrices(where: str, module: _Module) -> None:
     for name in ("weight_ih_l0", "weight_hh_l0"):
         if name not in module.weights:
-            raise UnsupportedModel(f"{where}: {module.where} has no {name}; an LSTM has it")
+            raise UnsupportedModel(
+                f"{where}: {module.where} has no {name}; a recurrent layer has it"
+            )
     for name, values in module.weights.items():
         if name.startswith("weight") and (values.ndim != 2 or 0 in values.shape):
             raise UnsupportedModel(
@@ -96,7 +117,7 @@ def _in_order(
     layers: list[tuple[str, _Module]] = []
     waiting = list(others)
     first = recurrent[0].weights["weight_ih_l0"].shape[1]
-    last = recurrent[-1].weights["weight_hh_l0"].shape[1]
+    last = recurrent[-1].output_size
     for module in others:
         matrix = module.matrix
         if matrix is None or not _is_alone(module):
@@ -110,7 +131,7 @@ def _in_order(
             continue
         waiting.remove(module)
         break
-    layers += [("lstm", module) for module in recurrent]
+    layers += [(module.kind, module) for module in recurrent]
     size = last
     while True:
         fits = (m for m in waiting if m.matrix is not None and m.matrix.shape[1] == size)

@@ -85,6 +85,11 @@ class ConcatenationOptions:
 
 
 @dataclass(frozen=True)
+class AddOptions:
+    fused_activation: int = slot(0, "b", 0)
+
+
+@dataclass(frozen=True)
 class ReshapeOptions:
     new_shape: tuple[int, ...] = slot(0, "[i]", ())
 
@@ -148,6 +153,7 @@ OPTIONS: dict[int, type[Any]] = {
     8: FullyConnectedOptions,
     9: SoftmaxOptions,
     10: ConcatenationOptions,
+    11: AddOptions,
     17: ReshapeOptions,
     23: GatherOptions,
     26: TransposeOptions,

@@ -12,23 +12,37 @@ from dataclasses import replace
 import numpy as np
 
 from edge_lstm.arrays import Array
-from edge_lstm.cells import Activation, Dense, Embedding, Flatten, LastStep, Lstm
+from edge_lstm.cells import (
+    Activation,
+    Bidirectional,
+    Dense,
+    Embedding,
+    Flatten,
+    LastStep,
+    Lstm,
+    PickStep,
+    Recurrent,
+    Steps,
+)
 from edge_lstm.cells.activation import Kind
 from edge_lstm.spec import ModelSpec
 from edge_lstm_converters.float_weights import as_float32
 from edge_lstm_converters.pt2_file import ExportedGraph, Open, Ref, Size
-from edge_lstm_converters.torch_lstm import torch_lstm
+from edge_lstm_converters.torch_lstm import Kind as RecurrentKind
+from edge_lstm_converters.torch_lstm import torch_recurrent
 from edge_lstm_converters.torch_walk import (
     UNIT,
     Axis,
     Constant,
     Final,
     Flow,
+    Half,
     Handler,
     Value,
     Walk,
     Zeros,
 )
+from edge_lstm_converters.torch_window import WINDOW_OPERATORS
 
 END = 2**31  # at least this: slice to the end
 INTEGERS = (4, 5)  # int32, int64: token ids
@@ -45,24 +59,53 @@ def graph_to_spec(graph: ExportedGraph, where: str, name: str) -> ModelSpec:
     Raises:
         ModelError: an operator that has no counterpart here, by its name; a damaged graph.
     """
-    return Walk(graph, where).read(name, OPERATORS)
+    return Walk(graph, where).read(name, {**OPERATORS, **WINDOW_OPERATORS})
 
 
 # Operators that compute something: each becomes a layer, or is refused.
 
 
-def _lstm(walk: Walk) -> list[Value]:
-    if walk.node.target != "aten.lstm.input":
-        raise walk.refuse("takes packed sequences", "want padded ones; give their lengths apart")
-    params = walk.argument("params")
-    depth = walk.number("num_layers")
-    flow = walk.flow("input")
-    if not isinstance(params, list) or not 1 <= depth <= len(params):
-        raise walk.refuse(f"has {depth} layers", "want weights for each")
-    if len(flow.axes) != 3:
-        raise walk.refuse(f"has {len(flow.axes)} axes", "want [batch, time, features]")
-    if walk.argument("train") and walk.argument("dropout"):
-        raise walk.refuse("has dropout in training", "export model.eval()")
+def _recurrent(kind: RecurrentKind, nonlinearity: str = "tanh") -> Handler:
+    def handler(walk: Walk) -> list[Value]:
+        if not walk.node.target.endswith(".input"):
+            raise walk.refuse(
+                "takes packed sequences", "want padded ones; give their lengths apart"
+            )
+        params = walk.argument("params")
+        depth = walk.number("num_layers")
+        flow = walk.flow("input")
+        if not isinstance(params, list) or not 1 <= depth <= len(params):
+            raise walk.refuse(f"has {depth} layers", "want weights for each")
+        if len(flow.axes) != 3:
+            raise walk.refuse(f"has {len(flow.axes)} axes", "want [batch, time, features]")
+        if walk.argument("train") and walk.argument("dropout"):
+            raise walk.refuse("has dropout in training", "export model.eval()")
+        prefix, weights = _named_weights(walk, params, depth)
+        batch, time = (0, 1) if walk.argument("batch_first") else (1, 0)
+        walk.set_role(flow.axes[batch], "batch")
+        walk.set_role(flow.axes[time], "time")
+        if flow.axes[time] == UNIT:
+            walk.set_time_steps(1)
+        walk.set_role(flow.axes[2], "features")
+        taken = [layer.name for layer in walk.layers]
+        where = f"{walk.where}: node {walk.node.name!r}"
+        layers = torch_recurrent(where, prefix, weights, taken, kind, nonlinearity)
+        layers = _with_states(walk, layers, kind)
+        features = walk.new_features()
+        head = walk.emit(flow, (*flow.axes[:2], features), *layers)
+        directions = 2 if isinstance(layers[0], Bidirectional) else 1
+        words = ("hidden", "cell") if kind == "lstm" else ("hidden",)
+        finals = [
+            Final(what, depth, flow.axes[batch], features, walk.version, directions)
+            for what in words
+        ]
+        return [head, *finals]
+
+    return handler
+
+
+def _named_weights(walk: Walk, params: list[object], depth: int) -> tuple[str, dict[str, Array]]:
+    """Return the weights by the names that PyTorch gives them, and their prefix."""
     names = ["weight_ih", "weight_hh"]
     if walk.argument("has_biases"):
         names += ["bias_ih", "bias_hh"]
@@ -77,33 +120,21 @@ def _lstm(walk: Walk) -> list[Value]:
     if len(weights) != len(full):
         raise walk.refuse("has computed weights", "want trained ones")
     prefix = next(iter(weights.values())).name.rpartition(".")[0]
-    batch, time = (0, 1) if walk.argument("batch_first") else (1, 0)
-    walk.set_role(flow.axes[batch], "batch")
-    walk.set_role(flow.axes[time], "time")
-    if flow.axes[time] == UNIT:
-        walk.set_time_steps(1)
-    walk.set_role(flow.axes[2], "features")
-    layers = torch_lstm(
-        f"{walk.where}: node {walk.node.name!r}",
-        prefix,
-        {name: weight.values for name, weight in weights.items()},
-        [layer.name for layer in walk.layers],
-    )
-    layers = _with_states(walk, layers)
-    features = walk.new_features()
-    head = walk.emit(flow, (*flow.axes[:2], features), *layers)
-    finals = [
-        Final(what, depth, flow.axes[batch], features, walk.version) for what in ("hidden", "cell")
-    ]
-    return [head, *finals]
+    return prefix, {name: weight.values for name, weight in weights.items()}
 
 
-def _with_states(walk: Walk, layers: tuple[Lstm, ...]) -> tuple[Lstm, ...]:
+Layers = tuple[Recurrent | Bidirectional, ...]
+
+
+def _with_states(walk: Walk, layers: Layers, kind: RecurrentKind) -> Layers:
     """Return the layers with their initial states."""
     states = walk.argument("hx")
-    if not isinstance(states, list) or len(states) != 2:
-        raise walk.refuse("has no initial states", "want h_0 and c_0")
-    for field, argument in zip(("initial_hidden", "initial_cell"), states, strict=True):
+    states = states if isinstance(states, list) else [states]
+    fields = ("initial_hidden", "initial_cell") if kind == "lstm" else ("initial_hidden",)
+    if len(states) != len(fields) or states[0] is None:
+        raise walk.refuse("has no initial states", "want h_0, and c_0 of an LSTM")
+    directions = 2 if isinstance(layers[0], Bidirectional) else 1
+    for field, argument in zip(fields, states, strict=True):
         state = walk.value(argument)
         if isinstance(state, Zeros):
             continue
@@ -116,13 +147,34 @@ def _with_states(walk: Walk, layers: tuple[Lstm, ...]) -> tuple[Lstm, ...]:
                 f"its {field} is computed", "it must be zeros, a trained weight or an input"
             )
         values = as_float32(f"{walk.where}: {state.name}", state.values)
-        want = (len(layers), layers[0].hidden_size)
+        first = layers[0].forward_layer if isinstance(layers[0], Bidirectional) else layers[0]
+        size = first.output_size
+        if field == "initial_cell" and isinstance(first, Lstm):
+            size = first.cell_count
+        want = (directions * len(layers), size)
         if values.ndim != 3 or (values.shape[0], values.shape[2]) != want:
             raise walk.refuse(f"its {field} has shape {list(values.shape)}", f"want {list(want)}")
         if values.shape[1] == 0 or (values != values[:, :1]).any():
             raise walk.refuse(f"its {field} differs by batch row", "it must be the same for all")
-        layers = tuple(replace(layer, **{field: values[k, 0]}) for k, layer in enumerate(layers))
+        rows = values[:, 0]
+        layers = tuple(
+            _with_state(layer, field, rows[directions * k : directions * (k + 1)])
+            for k, layer in enumerate(layers)
+        )
     return layers
+
+
+def _with_state(
+    layer: Recurrent | Bidirectional, field: str, rows: Array
+) -> Recurrent | Bidirectional:
+    """Return the layer with a first state in each of its directions."""
+    if isinstance(layer, Bidirectional):
+        return replace(
+            layer,
+            forward_layer=replace(layer.forward_layer, **{field: rows[0]}),
+            backward_layer=replace(layer.backward_layer, **{field: rows[1]}),
+        )
+    return replace(layer, **{field: rows[0]})
 
 
 def _dense(walk: Walk, flow: Flow, weight: Constant, matrix: Array, bias: Value | None) -> Flow:
@@ -234,8 +286,13 @@ def _select(walk: Walk) -> list[Value]:
     if isinstance(value, Zeros):
         return [value]
     if isinstance(value, Final):
-        if walk.number("dim") == 0 and walk.number("index") in (-1, value.layers - 1):
+        rows = value.layers * value.directions
+        index = walk.number("index") % rows
+        if walk.number("dim") == 0 and index == rows - 1 and value.directions == 1:
             return [walk.take_hidden(value, (value.batch, value.features))]
+        if walk.number("dim") == 0 and index >= rows - 2 and value.directions == 2:
+            half = _half(walk, value, index - rows + 2)
+            return [half]
         raise walk.refuse(
             f"takes item {walk.argument('index')} of axis {walk.argument('dim')} of the"
             f" {value.what} state",
@@ -243,23 +300,57 @@ def _select(walk: Walk) -> list[Value]:
         )
     flow = _viewed(walk)
     axis, index = walk.axis(flow, "dim"), walk.number("index")
+    if walk.role(flow.axes[axis]) == "direction":
+        others = (*flow.axes[:axis], *flow.axes[axis + 1 :])
+        return [Half(others, index % 2, flow.axes[axis], flow.version)]
     axes = (*flow.axes[:axis], *flow.axes[axis + 1 :])
     if flow.axes[axis] == UNIT:
         return [replace(flow, axes=axes)]
     return [_take_last(walk, flow, axis, index, axes)]
 
 
+def _half(walk: Walk, final: Final, index: int) -> Half:
+    """Return one direction's final state; the layer gives both from now on."""
+    known = walk.halves.get(final.features)
+    if known is None:
+        flow = walk.both_hidden(final)
+        known = walk.halves[final.features] = flow
+    direction, batch, part = known.axes
+    return Half((batch, part), index, direction, known.version)
+
+
+def _cat(walk: Walk) -> list[Value]:
+    """Join the two directions' final states."""
+    items = walk.argument("tensors")
+    values = [walk.value(item) for item in items] if isinstance(items, list) else []
+    halves = [value for value in values if isinstance(value, Half)]
+    if len(halves) != len(values) or len(halves) != 2:
+        raise walk.refuse("joins computed values", "want h_n[-2] and h_n[-1] of one layer")
+    first, second = halves
+    walk.check_head(first)
+    dim = walk.number("dim", 0)
+    rank = len(first.axes)
+    same = first.axes == second.axes and first.direction == second.direction
+    joins = -rank <= dim < rank and walk.role(first.axes[dim % rank]) == "part"
+    if not same or not joins or (first.index, second.index) != (0, 1):
+        raise walk.refuse("joins states otherwise", "want h_n[-2] then h_n[-1], along features")
+    features = walk.new_features()
+    axes = [features if i == dim % rank else axis for i, axis in enumerate(first.axes)]
+    return [walk.emit(Flow((), walk.version), tuple(axes))]
+
+
 def _take_last(walk: Walk, flow: Flow, axis: int, index: int, axes: tuple[Axis, ...]) -> Flow:
-    """Add a LastStep if ``index`` of ``axis`` is the last time step."""
+    """Add a LastStep or PickStep for ``index`` of time."""
     role = walk.role(flow.axes[axis])
     if role != "time":
         what = "an axis that no LSTM has named" if role is None else f"the {role} axis"
-        raise walk.refuse(f"takes a part of {what}", "only the last time step can be taken")
+        raise walk.refuse(f"takes a part of {what}", "only time steps can be taken")
     steps = walk.info(walk.argument("self")).sizes[axis]
+    if index != -1 and index == (steps - 1 if isinstance(steps, int) else None):
+        walk.set_time_steps(walk.input_steps())
+        index = -1
     if index != -1:
-        if index != (steps - 1 if isinstance(steps, int) else None):
-            raise walk.refuse(f"takes time step {index}", "only the last time step can be taken")
-        walk.set_time_steps(index + 1)
+        return walk.emit(flow, axes, PickStep(walk.name("pick_step", "pick_step"), index))
     return walk.emit(flow, axes, LastStep(walk.name("last_step", "last_step")))
 
 
@@ -267,6 +358,11 @@ def _slice(walk: Walk) -> list[Value]:
     value = walk.value(walk.argument("self"))
     if isinstance(value, Zeros):
         return [value]
+    if isinstance(value, Final):
+        rows = value.layers * value.directions
+        start, dim = walk.argument("start"), walk.number("dim", 0)
+        if value.directions == 2 and dim == 0 and start in (-2, rows - 2):
+            return [walk.both_hidden(value)]
     flow = _viewed(walk)
     axis = walk.axis(flow, "dim", 0)
     start, end = walk.argument("start"), walk.argument("end")
@@ -274,14 +370,19 @@ def _slice(walk: Walk) -> list[Value]:
     start = 0 if start is None else start
     limit = size if isinstance(size, int) else END
     to_end = end is None or (isinstance(end, int) and end >= limit)
-    if walk.argument("step", 1) != 1 or not to_end or not isinstance(start, int):
-        raise walk.refuse(
-            f"takes {start} to {end} of axis {axis}", "only the last time step can be taken"
-        )
-    if start == 0:
+    fixed = isinstance(start, int) and (to_end or isinstance(end, int))
+    if walk.argument("step", 1) != 1 or not fixed:
+        raise walk.refuse(f"takes {start} to {end} of axis {axis}", "want fixed steps, one by one")
+    if start == 0 and to_end:
         return [flow]
-    axes = (*flow.axes[:axis], UNIT, *flow.axes[axis + 1 :])
-    return [_take_last(walk, flow, axis, start, axes)]
+    if (to_end and start == -1) or (isinstance(end, int) and end == start + 1 != 0):
+        axes = (*flow.axes[:axis], UNIT, *flow.axes[axis + 1 :])
+        return [_take_last(walk, flow, axis, start, axes)]
+    if walk.role(flow.axes[axis]) != "time":
+        raise walk.refuse(f"takes {start} to {end} of axis {axis}", "only time steps can be taken")
+    name = walk.name("steps", "steps")
+    axes = (*flow.axes[:axis], walk.new_time(), *flow.axes[axis + 1 :])
+    return [walk.emit(flow, axes, Steps(name, start, None if to_end else end))]
 
 
 # Operators that change the order or number of axes and nothing else.
@@ -398,21 +499,25 @@ def _reshape(walk: Walk) -> list[Value]:
             f"makes [{_text(wanted)}] of [{_text(sizes)}]",
             "axes can be kept, joined with their neighbours, or parted as they were joined",
         )
-    flat = [i for i, axis in enumerate(axes) if _is_flat(walk, axis)]
+    joined = [i for i, axis in enumerate(axes) if _are(walk, axis, "direction", "part")]
+    if joined:
+        features = walk.new_features()
+        axes = tuple(features if i in joined else axis for i, axis in enumerate(axes))
+    flat = [i for i, axis in enumerate(axes) if _are(walk, axis, "time", "features")]
     if not flat:
         return [replace(value, axes=axes)]
     steps = walk.axis_sizes[axes[flat[0]][0]]
     if not isinstance(steps, int):
         raise walk.refuse("joins time and features", "export with a fixed number of time steps")
-    walk.set_time_steps(steps)
+    walk.set_time_steps(walk.input_steps())
     features = walk.new_features()
     axes = tuple(features if i in flat else axis for i, axis in enumerate(axes))
     return [walk.emit(value, axes, Flatten(walk.name("flatten", "flatten"), steps))]
 
 
-def _is_flat(walk: Walk, axis: Axis) -> bool:
-    """Whether an axis is time and features joined, in this order."""
-    return isinstance(axis, tuple) and [walk.role(part) for part in axis] == ["time", "features"]
+def _are(walk: Walk, axis: Axis, *roles: str) -> bool:
+    """Whether an axis joins axes of these roles, in this order."""
+    return isinstance(axis, tuple) and tuple(walk.role(part) for part in axis) == roles
 
 
 def _reshaped(
@@ -488,7 +593,7 @@ def _same(walk: Walk) -> list[Value]:
 def _expand(walk: Walk) -> list[Value]:
     """Repeat a learned initial state for every row of the batch."""
     value = walk.value(walk.argument("self"))
-    if isinstance(value, Flow | Final):
+    if isinstance(value, Flow | Final | Half):
         raise walk.refuse("repeats values", "only a trained initial state can be repeated")
     return [value]
 
@@ -500,7 +605,11 @@ def _zeros(walk: Walk) -> list[Value]:
 
 
 LAYER_OPERATORS: Mapping[str, Handler] = {
-    "aten.lstm": _lstm,
+    "aten.lstm": _recurrent("lstm"),
+    "aten.gru": _recurrent("gru"),
+    "aten.rnn_tanh": _recurrent("rnn"),
+    "aten.rnn_relu": _recurrent("rnn", "relu"),
+    "aten.cat": _cat,
     "aten.linear": _linear,
     "aten.matmul": _matmul,
     "aten.mm": _matmul,

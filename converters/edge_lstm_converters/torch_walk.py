@@ -8,18 +8,33 @@ transposes before and after it need no layers of their own.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from edge_lstm.arrays import Array
-from edge_lstm.cells import Dense, Embedding, LastStep, Lstm
+from edge_lstm.cells import (
+    Backward,
+    Bidirectional,
+    Conv1d,
+    Dense,
+    Embedding,
+    LastStep,
+    LayerNorm,
+    Recurrent,
+    Scale,
+)
 from edge_lstm.errors import UnreadableModel, UnsupportedModel
 from edge_lstm.spec import Layer, ModelSpec, Signal
 from edge_lstm_converters.float_weights import layer_name
 from edge_lstm_converters.pt2_file import ExportedGraph, Node, Ref, Size, TensorInfo
 
 UNIT = "unit"  # an axis of size 1 that unsqueeze or h_n brought
-WANTED = "LSTM, Linear, Embedding, ReLU, ReLU6, Sigmoid, Tanh, Softmax, Flatten and Dropout"
+WANTED = (
+    "LSTM, GRU, RNN, Linear, Embedding, Conv1d, pooling, LayerNorm, BatchNorm1d, activations,"
+    " Flatten and Dropout"
+)
+
+LOOP_CELLS = ("aten.lstm_cell", "aten.gru_cell", "aten.rnn_tanh_cell", "aten.rnn_relu_cell")
 
 # An axis by name, or several joined by a reshape.
 Axis = str | tuple[str, ...]
@@ -42,12 +57,29 @@ class Flow:
 
 @dataclass(frozen=True)
 class Final:
-    """The state after the last step, h_n or c_n: [layers, batch, hidden]."""
+    """The state after the last step, h_n or c_n: [layers * directions, batch, hidden]."""
 
     what: str
     layers: int
     batch: Axis
     features: Axis
+    version: int
+    directions: int = 1
+
+
+@dataclass(frozen=True)
+class Half:
+    """One direction's final state of a bidirectional layer.
+
+    Args:
+        axes: with its own features.
+        index: 0 forward, 1 backward.
+        direction: the axis that it was picked from.
+    """
+
+    axes: tuple[Axis, ...]
+    index: int
+    direction: Axis
     version: int
 
 
@@ -63,7 +95,7 @@ class Zeros:
     """A tensor of zeros of any shape, as initial states are."""
 
 
-Value = Flow | Final | Constant | Zeros
+Value = Flow | Final | Half | Constant | Zeros
 
 
 class Walk:
@@ -88,6 +120,7 @@ class Walk:
         self.state_inputs: set[str] = set()
         self.time_steps: int | None = None
         self.axis_sizes: dict[str, Size] = {}
+        self.halves: dict[Axis, Flow] = {}  # final states in both directions, by their features
         self.node = Node("", "", {}, ())
 
     def read(self, name: str, operators: Mapping[str, Handler]) -> ModelSpec:
@@ -104,6 +137,11 @@ class Walk:
                 continue
             self.node = node
             handler = operators.get(node.target.rsplit(".", 1)[0])
+            if node.target.rsplit(".", 1)[0] in LOOP_CELLS:
+                raise self.refuse(
+                    "is one step of a loop over cells",
+                    "want torch.nn.LSTM, GRU or RNN over the whole sequence, with its weights",
+                )
             if handler is None:
                 raise self.refuse("has no counterpart here", f"want a chain of {WANTED}")
             steps.append((node, handler))
@@ -118,8 +156,10 @@ class Walk:
                     self.values[changed.name] = results[0]
         output_axes = self._output()
         input_axes = () if self.fed is None else self.input_axes(self.fed)
-        if not any(isinstance(layer, Lstm) for layer in self.layers):
-            raise UnsupportedModel(f"{self.where}: the graph has no aten.lstm; want an LSTM")
+        if not any(isinstance(k, Recurrent | Bidirectional) for k in self.layers):
+            raise UnsupportedModel(
+                f"{self.where}: the graph has no aten.lstm, aten.gru or aten.rnn; want one"
+            )
         source = {
             "format": "torch.export",
             "torch": self.graph.torch_version,
@@ -168,22 +208,33 @@ class Walk:
         value = self.value(self.argument(name))
         if isinstance(value, Final):
             value = self.last_hidden(value)
+        if isinstance(value, Half):
+            raise self.one_half(value)
         if not isinstance(value, Flow):
             raise self.refuse(f"{name} is a constant", "want it in a layer's place")
         self.check_head(value)
         return value
+
+    def one_half(self, half: Half) -> UnsupportedModel:
+        """Return the error for a final state of one direction that nothing joins to the other."""
+        word = ("forward", "backward")[half.index]
+        return self.refuse(
+            f"reads the {word} state of a bidirectional layer alone", "want both, joined"
+        )
 
     def view(self) -> Flow | Constant | Zeros:
         """Return the argument ``self`` of an operator that only arranges values anew."""
         value = self.value(self.argument("self"))
         if isinstance(value, Final):
             return self.last_hidden(value)
+        if isinstance(value, Half):
+            return self.flow()
         # An input that nothing has read yet may still turn out to be an initial state.
         if isinstance(value, Flow) and (value.version != 0 or value.origin == self.fed):
             self.check_head(value)
         return value
 
-    def check_head(self, value: Flow | Final) -> None:
+    def check_head(self, value: Flow | Final | Half) -> None:
         """Refuse values that are not the last that the chain made."""
         if value.version == self.version:
             return
@@ -233,6 +284,12 @@ class Walk:
         self.roles[axis] = "features"
         return axis
 
+    def new_time(self) -> str:
+        """Return a name for the time axis that the present node makes."""
+        axis = f"{self.node.name}:time"
+        self.roles[axis] = "time"
+        return axis
+
     def set_role(self, axis: Axis, role: str) -> None:
         """Note what an axis is, or refuse if it is something else."""
         known = self.roles.get(axis, role)
@@ -252,23 +309,46 @@ class Walk:
             raise self.refuse(f"takes {steps} steps", f"before, the model took {self.time_steps}")
         self.time_steps = steps
 
+    def input_steps(self) -> int:
+        """Return the sequence length of the example, which must not be left open."""
+        name = self.fed or ""
+        for axis, size in zip(self.input_axes(name), self.graph.tensors[name].sizes, strict=True):
+            if self.role(axis) == "time" and isinstance(size, int):
+                return size
+        raise self.refuse("joins time and features", "export with a fixed number of time steps")
+
     def last_hidden(self, final: Final) -> Flow:
-        """Return h_n of an LSTM of one layer: [1, batch, hidden]."""
+        """Return h_n of a module of one layer: [directions, batch, hidden]."""
         if final.layers != 1:
             raise self.refuse(
                 f"reads the {final.what} state of {final.layers} layers at once",
                 "want h_n[-1], the last layer's",
             )
+        if final.directions == 2:
+            return self.both_hidden(final)
         return self.take_hidden(final, (UNIT, final.batch, final.features))
 
     def take_hidden(self, final: Final, axes: tuple[Axis, ...]) -> Flow:
         """Return the last layer's final hidden state as the chain's head."""
-        if final.what != "hidden":
-            raise self.refuse("reads the final cell state", "want the output or h_n")
-        self.check_head(final)
+        self._check_hidden(final)
         return self.emit(
             Flow((), self.version), axes, LastStep(self.name("last_step", "last_step"))
         )
+
+    def both_hidden(self, final: Final) -> Flow:
+        """Return the last layer's final states in both directions: [2, batch, hidden]."""
+        self._check_hidden(final)
+        layer = self.layers[-1]
+        assert isinstance(layer, Bidirectional)
+        self.layers[-1] = replace(layer, final=True)
+        direction, part = f"{final.features}:direction", f"{final.features}:part"
+        self.roles[direction], self.roles[part] = "direction", "part"
+        return self.emit(Flow((), self.version), (direction, final.batch, part))
+
+    def _check_hidden(self, final: Final) -> None:
+        if final.what != "hidden":
+            raise self.refuse("reads the final cell state", "want the output or h_n")
+        self.check_head(final)
 
     # The ends of the graph.
 
@@ -289,6 +369,8 @@ class Walk:
         finals: list[Final] = []
         for name in self.graph.outputs:
             value = self.value(Ref(name))
+            if isinstance(value, Half):
+                raise self.one_half(value)
             if isinstance(value, Flow):
                 flows.append(value)
             elif isinstance(value, Final):
@@ -303,15 +385,14 @@ class Walk:
         return flows[0].axes
 
     def _input(self) -> Signal:
-        first = next(v for v in self.layers if isinstance(v, Embedding | Lstm | Dense))
         if self.fed in self.state_inputs:
             raise UnsupportedModel(
                 f"{self.where}: input {self.fed!r} is also an initial state; want them apart"
             )
-        if isinstance(first, Embedding):
-            return Signal("tokens", len(first.table))
-        features = first.input_size if isinstance(first, Lstm) else int(first.weights.shape[1])
-        return Signal("sequence", features)
+        signal = first_signal(self.layers)
+        if signal is None:
+            raise UnsupportedModel(f"{self.where}: no layer says how many features the input has")
+        return signal
 
     def _described(self, axes: Sequence[Axis]) -> str:
         """Return axes as text: ``batch, time, features``."""
@@ -320,6 +401,26 @@ class Walk:
             parts = axis if isinstance(axis, tuple) else (axis,)
             words.append("*".join(self.role(part) or "time" for part in parts))
         return ", ".join(words)
+
+
+def first_signal(layers: Sequence[Layer]) -> Signal | None:
+    """Return what the first layer that has weights is fed; the ones before keep it."""
+    for layer in layers:
+        if isinstance(layer, Embedding):
+            return Signal("tokens", len(layer.table))
+        if isinstance(layer, Backward):
+            layer = layer.layer
+        if isinstance(layer, Bidirectional):
+            layer = layer.forward_layer
+        if isinstance(layer, Recurrent):
+            return Signal("sequence", layer.input_size)
+        if isinstance(layer, Dense | Conv1d):
+            return Signal("sequence", int(layer.weights.shape[1]))
+        if isinstance(layer, Scale):
+            return Signal("sequence", len(layer.factor))
+        if isinstance(layer, LayerNorm):
+            return Signal("sequence", len(layer.weight))
+    return None
 
 
 def _changes_its_input(node: Node) -> bool:

@@ -18,12 +18,15 @@ from edge_lstm.arrays import Array
 from edge_lstm.cells import (
     Activation,
     ActivationOp,
+    AddOp,
+    ConcatOp,
     Dense,
     DenseOp,
     DequantizeOp,
     Dropout,
     Embedding,
     EmbeddingOp,
+    FirstStepOp,
     Flatten,
     FlattenOp,
     LastStep,
@@ -31,6 +34,7 @@ from edge_lstm.cells import (
     Lstm,
     LstmOp,
     QuantizeOp,
+    ReverseOp,
 )
 from edge_lstm.errors import UnsupportedModel, UsageError
 from edge_lstm.files import write_atomically
@@ -47,11 +51,14 @@ from edge_lstm_converters.tflite_schema import (
 from edge_lstm_converters.tflite_tables import (
     ACTIVATIONS,
     TANH,
+    AddOptions,
+    ConcatenationOptions,
     DequantizeOptions,
     FullyConnectedOptions,
     GatherOptions,
     QuantizeOptions,
     ReshapeOptions,
+    ReverseV2Options,
     SequenceLstmOptions,
     SoftmaxOptions,
     StridedSliceOptions,
@@ -79,8 +86,22 @@ INTEGER_VERSIONS = {
     "RELU6": 2,
     "GATHER": 2,
     "DEQUANTIZE": 2,
+    "CONCATENATION": 2,
+    "REVERSE_V2": 3,
+    "ADD": 2,
 }
-WIDE_VERSIONS = {"FULLY_CONNECTED": 7, "STRIDED_SLICE": 4, "GATHER": 4, "DEQUANTIZE": 3}
+WIDE_VERSIONS = {
+    "FULLY_CONNECTED": 7,
+    "STRIDED_SLICE": 4,
+    "SOFTMAX": 3,
+    "LOGISTIC": 3,
+    "TANH": 3,
+    "RELU": 3,
+    "RELU6": 3,
+    "QUANTIZE": 2,
+    "DEQUANTIZE": 3,
+    "CONCATENATION": 3,
+}
 
 
 def write_tflite(program: Program, path: Path | str, time_steps: int | None = None) -> None:
@@ -224,12 +245,16 @@ class _Writer:
         self.reshape(name, source, output)
         return output
 
-    def last_step(self, name: str, source: int, output: int) -> None:
+    def one_step(self, name: str, source: int, output: int, step: int) -> None:
         indices = tuple(
             self.constant(f"{name}.{word}", np.array(values, np.int32))
-            for word, values in (("begin", [0, -1, 0]), ("end", [0, 0, 0]), ("strides", [1, 1, 1]))
+            for word, values in (
+                ("begin", [0, step, 0]),
+                ("end", [0, step + 1, 0]),
+                ("strides", [1, 1, 1]),
+            )
         )
-        # Axes 0 and 2 whole (mask 0b101); axis 1 at -1, and gone (mask 0b010).
+        # Axes 0 and 2 whole (mask 0b101); axis 1 at the step, and gone (mask 0b010).
         options = StridedSliceOptions(begin_mask=5, end_mask=5, shrink_axis_mask=2)
         self.operator("STRIDED_SLICE", (source, *indices), output, options)
 
@@ -278,7 +303,11 @@ class _IntegerWriter(_Writer):
             DenseOp: self.dense_op,
             ActivationOp: lambda op, x, y: self.activation(op.kind, x, y, op.beta),
             EmbeddingOp: self.embedding,
-            LastStepOp: lambda op, x, y: self.last_step(op.name, x, y),
+            LastStepOp: lambda op, x, y: self.one_step(op.name, x, y, -1),
+            FirstStepOp: lambda op, x, y: self.one_step(op.name, x, y, 0),
+            ReverseOp: self.reverse,
+            ConcatOp: self.concat,
+            AddOp: self.sum,
             FlattenOp: self.flatten,
             QuantizeOp: lambda op, x, y: self.operator("QUANTIZE", (x,), y, QuantizeOptions()),
             DequantizeOp: lambda op, x, y: self.operator(
@@ -321,6 +350,21 @@ class _IntegerWriter(_Writer):
                 f" {joined // size} steps; give time_steps {joined // size}"
             )
         self.reshape(op.name, source, output)
+
+    def reverse(self, op: ReverseOp, source: int, output: int) -> None:
+        axes = self.constant(f"{op.name}.axes", np.array([1], np.int32))
+        self.operator("REVERSE_V2", (source, axes), output, ReverseV2Options())
+
+    def concat(self, op: ConcatOp, source: int, output: int) -> None:
+        del source
+        inputs = tuple(self.indices[index] for index in op.inputs)
+        axis = len(self.tensors[output].shape) - 1
+        self.operator("CONCATENATION", inputs, output, ConcatenationOptions(axis))
+
+    def sum(self, op: AddOp, source: int, output: int) -> None:
+        del source
+        inputs = tuple(self.indices[index] for index in op.inputs)
+        self.operator("ADD", inputs, output, AddOptions(FUSED_CODES[op.activation]))
 
     def embedding(self, op: EmbeddingOp, source: int, output: int) -> None:
         table = self.constant(f"{op.name}.table", op.table, self.quantization(op.output))
@@ -447,7 +491,7 @@ class _FloatWriter(_Writer):
             Dense: self.dense_layer,
             Activation: lambda layer, x, y: self.activation(layer.kind, x, y),
             Embedding: self.embedding,
-            LastStep: lambda layer, x, y: self.last_step(layer.name, x, y),
+            LastStep: lambda layer, x, y: self.one_step(layer.name, x, y, -1),
             Flatten: self.flatten,
         }
 

@@ -11,10 +11,18 @@ import numpy as np
 
 from edge_lstm import activations
 from edge_lstm.arrays import F64, I64, Array
-from edge_lstm.cells.lstm import sigmoid
+from edge_lstm.cells.activation_s16 import (
+    OUTPUT_SCALE,
+    scale_quotient,
+    softmax_s16,
+    table_s16,
+)
+from edge_lstm.cells.functions import sigmoid
 from edge_lstm.cells.lstm_integer import TFLITE_PROFILES
+from edge_lstm.errors import UnsupportedModel
 from edge_lstm.fixed_point import (
     I32_MAX,
+    Factor,
     quantize_multiplier,
     requantize,
     round_half_away,
@@ -30,12 +38,18 @@ from edge_lstm.spec import FloatRun, Layer, Signal
 Kind = Literal["sigmoid", "tanh", "softmax", "relu", "relu6"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
 
-# Scale and zero point that TFLite demands, or by convention has, for int8 outputs.
-FIXED_OUTPUT: dict[str, tuple[float, int]] = {
+_FIXED_OUTPUT: dict[str, tuple[float, int]] = {
     "sigmoid": (1 / 256, -128),
     "softmax": (1 / 256, -128),
     "tanh": (1 / 128, 0),
 }
+
+
+def fixed_output(kind: str, dtype: str) -> tuple[float, int] | None:
+    """Return scale and zero point that TFLite demands, or by convention has; None: any."""
+    if kind not in _FIXED_OUTPUT:
+        return None
+    return (OUTPUT_SCALE, 0) if dtype == "int16" else _FIXED_OUTPUT[kind]
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -61,11 +75,9 @@ class Activation(Layer):
     def quantize(self, builder: ProgramBuilder, source: int) -> int:
         value = builder.tensors[source]
         name = f"{self.name}.output"
-        if self.kind in FIXED_OUTPUT and builder.activation_dtype == "int8":
-            scale, zero_point = FIXED_OUTPUT[self.kind]
-            output = builder.add_tensor(Tensor(name, value.signal, "int8", scale, zero_point))
-        elif self.kind in FIXED_OUTPUT:
-            output = builder.add_tensor(Tensor(name, value.signal, "int16", 2.0**-15, 0))
+        fixed = fixed_output(self.kind, value.dtype)
+        if fixed is not None:
+            output = builder.add_tensor(Tensor(name, value.signal, value.dtype, *fixed))
         else:
             # The same scale on both sides makes ReLU exact in every runtime; TFLM's RELU6
             # does not rescale at all.
@@ -106,6 +118,19 @@ class ActivationOp(Op):
         del batch_size
         return ActivationKernel(self, program)
 
+    def derived(self, program: Program) -> dict[str, object]:
+        kernel = ActivationKernel(self, program)
+        if kernel.table is not None:
+            size = len(kernel.table)
+            return {
+                "table_format": f"{size} entries, output at input + {size // 2}",
+                "table": kernel.table.astype(kernel.output.dtype),
+            }
+        if kernel.wide or program.profile in ("litert", "tflite-runtime"):
+            return {"softmax_argument_scale": program.tensors[self.inputs[0]].scale * self.beta}
+        factor, least = softmax_factor(program.tensors[self.inputs[0]].scale, self.beta)
+        return {"softmax_factor": list(factor), "softmax_least_difference": least}
+
 
 class ActivationKernel(StatelessKernel):
     """An activation: a table of all 256 inputs where it is elementwise."""
@@ -113,26 +138,38 @@ class ActivationKernel(StatelessKernel):
     def __init__(self, op: ActivationOp, program: Program) -> None:
         self.op, self.profile = op, program.profile
         self.source, self.output = program.tensors[op.inputs[0]], program.tensors[op.output]
+        self.wide = self.source.dtype == "int16"
+        if self.wide and program.profile in TFLITE_PROFILES:
+            raise UnsupportedModel(
+                f"layer {op.name!r}: {op.kind} of int16 is not computed here as profile"
+                f" {program.profile} does; load with tflm or cmsis-nn"
+            )
         values = np.arange(-128, 128)
+        double = program.profile == "tflm"  # the float quotient until 2026-10-12
+        self.table: Array | None
         if op.kind == "softmax":
             self.table = None
+        elif self.wide:
+            self.table = table_s16(op.kind, self.source, self.output, double=double)
         elif op.kind in ("relu", "relu6"):
             if op.kind == "relu6" and program.profile not in TFLITE_PROFILES:
                 self.table = _relu6_in_place(values, self.source)
             else:
-                self.table = _relu(op.kind, values, self.source, self.output)
+                self.table = _relu(op.kind, values, self.source, self.output, double=double)
         elif program.profile in TFLITE_PROFILES:
             self.table = _tabulated(op.kind, values, self.source, self.output)
         else:
             self.table = _fixed_point(op.kind, values, self.source)
 
     def run(self, inputs: Sequence[Array], lengths: I64 | None) -> Array:
-        """Return the output, int8, of the input's shape."""
+        """Return the output, of the input's type and shape."""
         del lengths
         (x,) = inputs
         if self.table is not None:
-            return self.table[x.astype(np.int64) + 128].astype(np.int8)
+            return self.table[x.astype(np.int64) + len(self.table) // 2].astype(x.dtype)
         rows = x.reshape(-1, x.shape[-1])
+        if self.wide:
+            return softmax_s16(rows, self.source.scale, self.op.beta).reshape(x.shape)
         if self.profile in ("litert", "tflite-runtime"):
             y = _float_softmax(rows, self.source.scale, self.op.beta)
         else:
@@ -140,9 +177,9 @@ class ActivationKernel(StatelessKernel):
         return y.astype(np.int8).reshape(x.shape)
 
 
-def _relu(kind: str, values: Array, source: Tensor, output: Tensor) -> I64:
+def _relu(kind: str, values: Array, source: Tensor, output: Tensor, *, double: bool) -> I64:
     """Mirrors: ReluXQuantized / QuantizedReluX (TFLite, TFLM)."""
-    factor = quantize_multiplier(float(np.float32(source.scale) / np.float32(output.scale)))
+    factor = quantize_multiplier(scale_quotient(source, output, double=double))
     y = requantize(values - source.zero_point, factor) + output.zero_point
     high = 127
     if kind == "relu6":
@@ -193,10 +230,15 @@ def _float_softmax(rows: Array, scale: float, beta: float) -> I64:
     return saturate_s8(round_half_away(scaled).astype(np.int64) - 128)
 
 
+def softmax_factor(scale: float, beta: float) -> tuple[Factor, int]:
+    """Return the factor to Q5.26, and the least difference to the maximum that counts."""
+    factor = quantize_multiplier(min(beta * scale * 2.0**26, 2.0**31 - 1))
+    return factor, -math.floor(31 * 2.0**26 / 2.0**factor.shift)
+
+
 def _fixed_point_softmax(rows: Array, scale: float, beta: float) -> I64:
     """Mirrors: reference_ops::Softmax, int8 (TFLite, TFLM): Q5.26 exponents, sum in Q12.19."""
-    factor = quantize_multiplier(min(beta * scale * 2.0**26, 2.0**31 - 1))
-    least = -math.floor(31 * 2.0**26 / 2.0**factor.shift)
+    factor, least = softmax_factor(scale, beta)
     below = rows.astype(np.int64) - rows.max(axis=1, keepdims=True)
     counted = below >= least
     argument = saturating_rounding_doubling_high_mul(

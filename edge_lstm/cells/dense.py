@@ -22,7 +22,7 @@ from edge_lstm.fixed_point import (
 )
 from edge_lstm.program import Kernel, Op, Program, ProgramBuilder, StatelessKernel, Tensor
 from edge_lstm.spec import FloatRun, Layer, Signal, check_shape
-from edge_lstm.tape import SET, Parameter, Tape, clip, compile_tape
+from edge_lstm.tape import SET, Call, Parameter, Tape, clip, compile_tape
 
 FusedActivation = Literal["none", "relu", "relu6", "relu_n1_to_1"]
 
@@ -78,6 +78,13 @@ class Dense(Layer):
         )
 
 
+_ROUNDINGS = {
+    "litert": "float32 product, ties to even",
+    "litert-ref": "float64 product, ties away from zero",
+    "tflite-runtime": "two roundings, ties up",
+}
+
+
 @dataclass(frozen=True, eq=False, repr=False)
 class DenseOp(Op):
     """FULLY_CONNECTED in integers.
@@ -107,9 +114,14 @@ class DenseOp(Op):
     def derived(self, program: Program) -> dict[str, object]:
         kernel = DenseKernel(self, program, 1)
         found: dict[str, object] = {
+            "input_zero_point": program.tensors[self.inputs[0]].zero_point,
             "effective_bias": kernel.bias,
+            "output_zero_point": kernel.zero_point,
             "output_range": [kernel.low, kernel.high],
+            "rounding": _ROUNDINGS.get(program.profile, "two roundings, ties up, then away"),
         }
+        if kernel.wide and program.profile not in _ROUNDINGS:
+            found["rounding"] = "multiplier cut to 16 bits, one rounding, ties up"
         if program.profile == "litert":
             found["float32_factors"] = kernel.float_scales
         elif program.profile == "litert-ref":
@@ -154,16 +166,17 @@ class DenseKernel(StatelessKernel):
         float_products = op.weight_scales * np.float32(source.scale)
         self.float_scales = float_products.astype(np.float32) / np.float32(output.scale)
 
-        self._result = np.empty((batch_size, len(op.weights)))
-        tape = self._step_tape()
-        self._step = None if tape is None else compile_tape(tape, ["x"])
+        self.result = np.empty((batch_size, len(op.weights)))
+        self.tape = self._step_tape()
+        self.last: Call = (self.result.astype, (np.dtype(np.int8),))
+        self._step = None if self.tape is None else compile_tape(self.tape, ["x"], result=self.last)
 
     def step(self, x: Array) -> Array:
         """Return the output for one step: int8 [batch, input] to int8 [batch, output]."""
         if self._step is None:
             return self.run([x], None)
-        self._step(x)
-        return self._result.astype(np.int8)
+        y: Array = self._step(x)
+        return y
 
     def _step_tape(self) -> Tape | None:
         """Return one step in few calls, as ``lstm_fast`` does it, or None where that is not exact.
@@ -175,7 +188,7 @@ class DenseKernel(StatelessKernel):
         one_row_each = len(self.factors) > 1 and self.profile != "litert"
         if self.dtype != "int8" or self.wide or one_row_each or self.profile == "litert-ref":
             return None
-        (multiplier, shift), out = self.factors[0], self._result
+        (multiplier, shift), out = self.factors[0], self.result
         bound = float((np.abs(self.weights).sum(axis=1) * 128 + np.abs(self.bias)).max())
         if bound >= 2.0**31:
             return None

@@ -9,7 +9,17 @@ from typing import ClassVar
 import numpy as np
 
 from edge_lstm.arrays import F32, F64, I64, Array
-from edge_lstm.program import Kernel, Op, Program, ProgramBuilder, Range, StatelessKernel
+from edge_lstm.cells.quantize_op import QuantizeOp
+from edge_lstm.program import (
+    Kernel,
+    Op,
+    Program,
+    ProgramBuilder,
+    Range,
+    StatelessKernel,
+    Tensor,
+    asymmetric_scale,
+)
 from edge_lstm.spec import FloatRun, Layer, Signal
 
 
@@ -39,6 +49,15 @@ class Embedding(Layer):
         # The whole table's range, not only that of the tokens that calibration met.
         values = Range(float(self.table.min()), float(self.table.max()))
         signal = self.output_signal(builder.tensors[source].signal)
+        if builder.activation_dtype == "int16":
+            # No runtime gathers int16; as weights, the rows are int8 in any case.
+            scale, zero_point = asymmetric_scale(values, f"layer {self.name!r}, table")
+            rows = Tensor(f"{self.name}.output", signal, "int8", scale, zero_point)
+            looked_up = builder.add_tensor(rows)
+            builder.add_op(EmbeddingOp(self.name, (source,), looked_up, rows.quantize(self.table)))
+            wide = f"{self.name}_wide"
+            output = builder.activation(f"{wide}.output", signal, values)
+            return builder.add_op(QuantizeOp(wide, (looked_up,), output))
         output = builder.activation(f"{self.name}.output", signal, values)
         table = builder.tensors[output].quantize(self.table)
         return builder.add_op(EmbeddingOp(self.name, (source,), output, table))

@@ -4,25 +4,22 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from edge_lstm.arrays import F32, F64, Array
+from edge_lstm.cells.functions import SIGMOID, TANH, Function
 from edge_lstm.cells.lstm_integer import LstmOp
+from edge_lstm.cells.recurrent import Recurrent, clipped
 from edge_lstm.program import ProgramBuilder, symmetric_scale
-from edge_lstm.spec import FloatRun, Layer, Signal, check_shape
+from edge_lstm.spec import FloatRun, Signal, check_shape
 
 GATES = ("input", "forget", "cell", "output")
 
 # TFLite's kernel has tanh for 0 to 6 integer bits of the cell state only
 # (PortableApplyTanh); outside, it silently computes something else.
 CELL_BOUND_LOG2 = (0, 6)
-
-
-def sigmoid(x: F64) -> F64:
-    """Return the logistic function without overflow."""
-    return 0.5 * (1.0 + np.tanh(0.5 * x))
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -36,82 +33,153 @@ class Gate:
     recurrent_weights: F32
     bias: F32
 
+    def arrays(self) -> tuple[F32, F32, F32]:
+        """Return all three."""
+        return self.input_weights, self.recurrent_weights, self.bias
+
+    def check(self, layer: str, what: str, cells: int, features: int, hidden: int) -> None:
+        """Raise UnsupportedModel unless the shapes are those of ``cells`` fed with both sizes."""
+        check_shape(layer, f"{what} input_weights", self.input_weights, (cells, features))
+        check_shape(layer, f"{what} recurrent_weights", self.recurrent_weights, (cells, hidden))
+        check_shape(layer, f"{what} bias", self.bias, (cells,))
+
 
 @dataclass(frozen=True, eq=False, repr=False)
-class Lstm(Layer):
-    """The textbook LSTM; gives every step: [batch, time, hidden].
+class Lstm(Recurrent):
+    """An LSTM; gives every step: [batch, time, hidden]. The defaults are the textbook's.
 
     Args:
-        gates: input, forget, cell, output.
+        gates: input, forget, cell, output; hidden is the number of cells, or with a projection
+            the size that it gives.
         initial_hidden: [hidden], or None for zeros.
-        initial_cell: [hidden], or None for zeros.
+        initial_cell: [cells], or None for zeros.
+        peepholes: [3, cells], from the cell to the gates input, forget, output, or None. The
+            output gate sees the new cell state, the others the one before.
+        projection: [hidden, cells], or None.
+        projection_bias: [hidden], or None for zeros.
+        functions: of the gates i, f, o; of the gate g; of the cell state in the output. ONNX
+            calls them f, g, h.
+        coupled: the forget gate is one minus the input gate, as with ONNX's input_forget; the
+            second gate's weights are not used.
+        clip: bound of the pre-activations of all gates (ONNX), or None.
+        cell_clip: bound of the cell state (TFLite), or None.
+        projection_clip: bound of the projected output (TFLite), or None.
     """
 
     gates: tuple[Gate, Gate, Gate, Gate]
     initial_hidden: F32 | None = None
     initial_cell: F32 | None = None
+    peepholes: F32 | None = None
+    projection: F32 | None = None
+    projection_bias: F32 | None = None
+    functions: tuple[Function, Function, Function] = (SIGMOID, TANH, TANH)
+    coupled: bool = False
+    clip: float | None = None
+    cell_clip: float | None = None
+    projection_clip: float | None = None
 
     def __post_init__(self) -> None:
-        hidden, features = self.hidden_size, self.input_size
+        cells, hidden, features = self.cell_count, self.hidden_size, self.input_size
         for word, gate in zip(GATES, self.gates, strict=True):
-            want = {
-                "input_weights": (hidden, features),
-                "recurrent_weights": (hidden, hidden),
-                "bias": (hidden,),
-            }
-            for field, shape in want.items():
-                check_shape(self.name, f"{word} gate {field}", getattr(gate, field), shape)
-        for field in ("initial_hidden", "initial_cell"):
+            gate.check(self.name, f"{word} gate", cells, features, hidden)
+        shapes: dict[str, tuple[int, ...]] = {
+            "initial_hidden": (hidden,),
+            "initial_cell": (cells,),
+            "peepholes": (3, cells),
+            "projection": (hidden, cells),
+            "projection_bias": (hidden,),
+        }
+        for field, shape in shapes.items():
             if getattr(self, field) is not None:
-                check_shape(self.name, field, getattr(self, field), (hidden,))
+                check_shape(self.name, field, getattr(self, field), shape)
+        if self.projection is None:
+            for field in ("projection_bias", "projection_clip"):
+                if getattr(self, field) is not None:
+                    raise self._refuse(f"has a {field} and no projection", "want both or neither")
 
     @property
-    def hidden_size(self) -> int:
+    def cell_count(self) -> int:
         """Number of cells."""
         return len(self.gates[0].bias)
 
     @property
+    def hidden_size(self) -> int:
+        """Features of one output step; the number of cells unless there is a projection."""
+        return self.cell_count if self.projection is None else len(self.projection)
+
+    @property
     def input_size(self) -> int:
-        """Features of one input step."""
         return int(self.gates[0].input_weights.shape[-1])
+
+    @property
+    def output_size(self) -> int:
+        return self.hidden_size
+
+    @property
+    def variants(self) -> tuple[str, ...]:
+        """What sets this LSTM apart from the textbook's, in words; empty for that one."""
+        f, g, h = self.functions
+        bounds = {n: getattr(self, n) for n in ("clip", "cell_clip", "projection_clip")}
+        found = {
+            "peepholes": self.peepholes is not None,
+            "a projection": self.projection is not None,
+            "coupled gates": self.coupled,
+            f"the activations {f}, {g}, {h}": (f, g, h) != (SIGMOID, TANH, TANH),
+            **{f"{n.replace('_', ' ')} {v}": v is not None for n, v in bounds.items()},
+        }
+        return tuple(words for words, present in found.items() if present)
 
     def _arrays(self) -> Iterator[Array]:
         for gate in self.gates:
-            yield from (gate.input_weights, gate.recurrent_weights, gate.bias)
-        yield from (v for v in (self.initial_hidden, self.initial_cell) if v is not None)
+            yield from gate.arrays()
+        given = (
+            self.initial_hidden,
+            self.initial_cell,
+            self.peepholes,
+            self.projection,
+            self.projection_bias,
+        )
+        yield from (v for v in given if v is not None)
 
-    def output_signal(self, signal: Signal) -> Signal:
-        if signal != Signal("sequence", self.input_size):
-            raise self._refuse(
-                f"is fed {signal}", f"LSTM must be fed a sequence [time, {self.input_size}]"
-            )
-        return Signal("sequence", self.hidden_size)
-
-    def _first(self, run: FloatRun, what: str, values: F32 | None) -> F64:
-        start = np.zeros(self.hidden_size) if values is None else values.astype(np.float64)
-        given = run.state.get(f"{self.name}.{what}")
-        return np.tile(start, (run.batch_size, 1)) if given is None else given
+    def _projected(self, hidden: F64) -> F64:
+        if self.projection is None:
+            return hidden
+        hidden = hidden @ self.projection.astype(np.float64).T
+        if self.projection_bias is not None:
+            hidden = hidden + self.projection_bias.astype(np.float64)
+        return clipped(hidden, self.projection_clip)
 
     def forward(self, x: F64, run: FloatRun) -> F64:
-        size = self.hidden_size
+        size = self.cell_count
         weights = np.concatenate([g.input_weights for g in self.gates]).astype(np.float64)
         recurrent = np.concatenate([g.recurrent_weights for g in self.gates]).astype(np.float64)
         bias = np.concatenate([g.bias for g in self.gates]).astype(np.float64)
-        hidden = self._first(run, "hidden", self.initial_hidden)
-        cell = self._first(run, "cell", self.initial_cell)
+        gate, squash, squash_cell = self.functions
+        peepholes = np.zeros((3, size)) if self.peepholes is None else self.peepholes
+        peep_input, peep_forget, peep_output = peepholes.astype(np.float64)
+        hidden = self.first_state(run, "hidden", self.initial_hidden, self.hidden_size)
+        cell = self.first_state(run, "cell", self.initial_cell, size)
         valid = run.valid(x.shape[1])
         from_input = x @ weights.T + bias
-        outputs = np.zeros((*x.shape[:2], size))
-        cells, pre_activations = np.empty_like(outputs), np.empty((*x.shape[:2], 4 * size))
+        outputs = np.zeros((*x.shape[:2], self.hidden_size))
+        cells, pre_activations = np.empty((*x.shape[:2], size)), np.empty_like(from_input)
         for step in range(x.shape[1]):
             pre = from_input[:, step] + hidden @ recurrent.T
-            i, f, o = (sigmoid(pre[:, k * size : (k + 1) * size]) for k in (0, 1, 3))
-            g = np.tanh(pre[:, 2 * size : 3 * size])
+            pre_i, pre_f, pre_g, pre_o = np.split(pre, 4, axis=1)
+            pre_i = clipped(pre_i + peep_input * cell, self.clip)
+            pre_f = clipped(pre_f + peep_forget * cell, self.clip)
+            pre_g = clipped(pre_g, self.clip)
+            i = gate(pre_i)
+            f = 1.0 - i if self.coupled else gate(pre_f)
+            new_cell = clipped(f * cell + i * squash(pre_g), self.cell_clip)
+            pre_o = clipped(pre_o + peep_output * new_cell, self.clip)
+            new_hidden = self._projected(gate(pre_o) * squash_cell(new_cell))
             keep = valid[:, step, None]
-            cell = np.where(keep, f * cell + i * g, cell)
-            hidden = np.where(keep, o * np.tanh(cell), hidden)
+            cell = np.where(keep, new_cell, cell)
+            hidden = np.where(keep, new_hidden, hidden)
             outputs[:, step] = np.where(keep, hidden, 0.0)
-            cells[:, step], pre_activations[:, step] = cell, pre
+            cells[:, step] = cell
+            pre_activations[:, step] = np.concatenate([pre_i, pre_f, pre_g, pre_o], axis=1)
         run.state[f"{self.name}.hidden"], run.state[f"{self.name}.cell"] = hidden, cell
         run.note(f"{self.name}.cell_state", cells)
         for k, word in enumerate(GATES):
@@ -121,6 +189,9 @@ class Lstm(Layer):
 
     def quantize(self, builder: ProgramBuilder, source: int) -> int:
         """Quantize by the TFLite int8 scheme, with scales that every interpreter takes."""
+        unknown = replace(self, cell_clip=None).variants
+        if unknown:
+            raise self.not_in_int8(f"an LSTM with {' and '.join(unknown)}")
         output = builder.activation(f"{self.name}.output", Signal("sequence", self.hidden_size))
         hidden = builder.tensors[output]
         peak = max(builder.range(f"{self.name}.cell_state").magnitude, 2.0**-20)
@@ -167,6 +238,7 @@ class Lstm(Layer):
                 product_scale=hidden.scale,
                 product_zero_point=hidden.zero_point,
                 cell_scale=cell_scale,
+                cell_clip=self.cell_clip or 0.0,
                 initial_hidden=hidden.quantize(initial_hidden),
                 initial_cell=np.clip(
                     np.rint(np.asarray(initial_cell, np.float64) / cell_scale), -32768, 32767

@@ -145,29 +145,129 @@ class LstmOp(Op):
         return FastLstmKernel(self, tables, batch_size)
 
     def derived(self, program: Program) -> dict[str, object]:
+        """Return every number that a port of this layer needs besides the weights.
+
+        A factor is ``[multiplier, shift]``: ``multiplier * 2**(shift - 31)``.
+        """
         parameters = lstm_parameters(self, program)
-        family = "gemmlowp" if program.profile in TFLITE_PROFILES else "interpolated"
-        return {
+        source, power = program.tensors[self.inputs[0]], parameters.cell_power
+        tflite = program.profile in TFLITE_PROFILES
+        family = "gemmlowp" if tflite else "interpolated"
+        found: dict[str, object] = {
+            "input_zero_point": source.zero_point,
             "input_multipliers": [f.multiplier for f in parameters.input_factors],
             "input_shifts": [f.shift for f in parameters.input_factors],
             "recurrent_multipliers": [f.multiplier for f in parameters.recurrent_factors],
             "recurrent_shifts": [f.shift for f in parameters.recurrent_factors],
             "effective_input_bias": parameters.input_bias,
             "effective_recurrent_bias": parameters.recurrent_bias,
+            "accumulator_rounding": (
+                "multiplier cut to 16 bits, one rounding, ties up"
+                if source.dtype == "int16"
+                else "high 32 bits of twice the product, ties up; then the shift, ties away"
+            ),
+            "recurrent_term": (
+                "saturated by itself, then added"
+                if program.profile.startswith("tflm")
+                else "added, then saturated"
+            ),
+            "cell_products": (
+                f"f * c >> 15 and i * g >> {30 + power}, one rounding each, ties away"
+                if tflite
+                else "by the two factors below, two roundings each"
+            ),
             "forget_cell_factor": list(parameters.forget_cell_factor),
             "input_cell_factor": list(parameters.input_cell_factor),
             "hidden_factor": list(parameters.hidden_factor),
-            "cell_power": parameters.cell_power,
+            "hidden_factor_zero_point": (
+                self.product_zero_point if tflite else self.hidden_zero_point
+            ),
+            "cell_power": power,
             "cell_clip_quantized": parameters.cell_clip,
             "gate_format": "pre-activation Q3.12 int16, gate value Q0.15 int16",
+            "cell_format": f"Q{15 + power}.{-power} int16",
             "sigmoid_table": f"{family}, Q3.12 -> Q0.15",
+            "sigmoid_table_sha256": table_digest(parameters.sigmoid),
             "gate_tanh_table": f"{family}, Q3.12 -> Q0.15",
-            "cell_tanh_table": (
-                "none: skipped for this cell scale"
-                if parameters.cell_tanh is None
-                else f"{family}, Q{15 + self.cell_power}.{-self.cell_power} -> Q0.15"
-            ),
+            "gate_tanh_table_sha256": table_digest(parameters.gate_tanh),
+            "cell_tanh_table": "none: skipped for this cell scale",
         }
+        if parameters.cell_tanh is not None:
+            found["cell_tanh_table"] = f"{family}, Q{15 + power}.{-power} -> Q0.15"
+            found["cell_tanh_table_sha256"] = table_digest(parameters.cell_tanh)
+        if not tflite:
+            found["table_knots"] = activations.interpolation_knots()
+        return found | self._derived_variants(power)
+
+    def _derived_variants(self, cell_power: int) -> dict[str, object]:
+        found: dict[str, object] = {}
+        if self.coupled:
+            found["coupled_input_gate"] = "i = 32767 - f"
+        if self.peephole is not None:
+            factors = {
+                word: list(peephole_factor(self, gate, cell_power))
+                for gate, word in ((INPUT, "input"), (FORGET, "forget"), (OUTPUT, "output"))
+                if not (self.coupled and gate == INPUT)
+            }
+            found["peephole_factors"] = factors
+        if self.layer_norm_scales is not None:
+            factors_ = [layer_norm_factor(self, gate) for gate in range(4)]
+            found["layer_norm_multipliers"] = [f.multiplier for f in factors_]
+            found["layer_norm_shifts"] = [f.shift for f in factors_]
+        if self.projection_weights is not None:
+            found["projection_factor"] = list(projection_factor(self))
+            found["effective_projection_bias"] = effective_projection_bias(self)
+            found["projection_clip_quantized"] = projection_bound(self)
+        return found
+
+
+def table_digest(table: I16) -> str:
+    """Return the SHA-256 of a table of 65536 int16, little-endian, indexed by ``x & 0xFFFF``."""
+    import hashlib
+
+    return hashlib.sha256(table.astype("<i2").tobytes()).hexdigest()
+
+
+def peephole_factor(op: LstmOp, gate: int, cell_power: int) -> Factor:
+    """Return what a gate's peephole product is scaled by, to its pre-activation."""
+    assert op.peephole_scales is not None
+    row = {INPUT: 0, FORGET: 1, OUTPUT: 2}[gate]
+    gate_scale = GATE_SCALE if op.gate_scales is None else float(op.gate_scales[gate])
+    real = 2.0**cell_power * float(op.peephole_scales[row]) / gate_scale
+    return quantize_multiplier(float(np.float32(real)))
+
+
+def layer_norm_factor(op: LstmOp, gate: int) -> Factor:
+    """Return what a normalized gate is scaled by, to Q3.12."""
+    assert op.layer_norm_scales is not None
+    factor = quantize_multiplier(float(op.layer_norm_scales[gate]))
+    return Factor(factor.multiplier, factor.shift + 12)
+
+
+def projection_factor(op: LstmOp) -> Factor:
+    """Return what the projection's accumulator is scaled by."""
+    product_scale = np.float32(op.projection_scale) * np.float32(op.product_scale)
+    return quantize_multiplier(float(product_scale / np.float32(op.hidden_scale)))
+
+
+def effective_projection_bias(op: LstmOp) -> I64:
+    """Return the projection's bias with the product's zero point folded in, [output].
+
+    With a plus: the sign of the kernel, which differs from the gates'.
+    """
+    assert op.projection_weights is not None
+    assert op.projection_bias is not None
+    sums = op.projection_weights.astype(np.int64).sum(axis=1)
+    bias: I64 = op.projection_bias + op.product_zero_point * sums
+    return bias
+
+
+def projection_bound(op: LstmOp) -> int:
+    """Return the bound of the projected output in its own units; 0: none."""
+    if op.projection_clip <= 0:
+        return 0
+    bound = int(np.float32(op.projection_clip) / np.float32(op.hidden_scale))
+    return min(max(bound, -128), 127)
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -385,12 +485,9 @@ class LstmKernel:
         row = {INPUT: 0, FORGET: 1, OUTPUT: 2}.get(gate)
         op = self.op
         assert op.peephole is not None
-        assert op.peephole_scales is not None
         if row is None:
             return total
-        gate_scale = GATE_SCALE if op.gate_scales is None else float(op.gate_scales[gate])
-        real = 2.0**self.parameters.cell_power * float(op.peephole_scales[row]) / gate_scale
-        factor = quantize_multiplier(float(np.float32(real)))
+        factor = peephole_factor(op, gate, self.parameters.cell_power)
         # The kernel passes the output size as the vector length, so with a projection only
         # the first values, counted over the flattened batch, get the term.
         width = op.output_size
@@ -416,7 +513,7 @@ class LstmKernel:
         scale = float(op.layer_norm_scales[gate])
         least = max(1, int(np.float32(10000 * scale)))
         out = np.empty_like(total)
-        factor = quantize_multiplier(scale)
+        factor = layer_norm_factor(op, gate)
         for row in range(len(total)):
             spread = int(variance[row])
             inverse = _inverse_square_root(spread if spread >= 1 else least)
@@ -424,7 +521,7 @@ class LstmKernel:
             value = requantize(shifted, inverse)
             value = wrap32(wrap32(value * op.layer_norm[gate]) + op.bias[gate])
             value = _truncated_divide(value + np.where(value > 0, 512, -512), 1024)
-            out[row] = saturate_s16(requantize(value, Factor(factor.multiplier, factor.shift + 12)))
+            out[row] = saturate_s16(requantize(value, factor))
         return out
 
     def _cell_update_tflite(self, forget: I64, cell: I64, entrance: I64, candidate: I64) -> I64:
@@ -455,20 +552,14 @@ class LstmKernel:
             tflite = self.profile in TFLITE_PROFILES
             zero_point = op.product_zero_point if tflite else op.hidden_zero_point
             return saturate(product + zero_point, self.low, self.high)
-        assert op.projection_bias is not None
-        # Minus here and plus below: the signs of the kernel, which differ from the plain cell's.
+        # Minus here, and plus in the effective bias: the signs of the kernel.
         values = saturate(product - op.product_zero_point, self.low, self.high)
-        sums = op.projection_weights.astype(np.int64).sum(axis=1)
         acc = dot(values, op.projection_weights.astype(np.float64))
-        acc = wrap32(acc + op.projection_bias + op.product_zero_point * sums)
-        product_scale = np.float32(op.projection_scale) * np.float32(op.product_scale)
-        factor = quantize_multiplier(float(product_scale / np.float32(op.hidden_scale)))
-        hidden = saturate(requantize(acc, factor) + op.hidden_zero_point, self.low, self.high)
-        if op.projection_clip > 0:
-            bound = int(np.float32(op.projection_clip) / np.float32(op.hidden_scale))
-            bound = min(max(bound, -128), 127)
-            hidden = saturate(hidden, -bound, bound)
-        return hidden
+        acc = wrap32(acc + effective_projection_bias(op))
+        hidden = requantize(acc, projection_factor(op)) + op.hidden_zero_point
+        hidden = saturate(hidden, self.low, self.high)
+        bound = projection_bound(op)
+        return saturate(hidden, -bound, bound) if op.projection_clip > 0 else hidden
 
 
 def _truncated_divide(value: I64, divisor: int) -> I64:

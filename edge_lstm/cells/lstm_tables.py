@@ -7,11 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
+from typing import Literal, get_args
 from weakref import WeakKeyDictionary
 
 import numpy as np
 
-from edge_lstm.arrays import F32, F64, I64, Array
+from edge_lstm.arrays import F32, F64, I8, I64, Array
 from edge_lstm.cells.lstm_integer import (
     CELL,
     FORGET,
@@ -27,28 +29,40 @@ from edge_lstm.program import Program
 GATE_ORDER = (INPUT, FORGET, OUTPUT, CELL)  # i and f face g and c in one product
 MAGIC = 1.5 * 2.0**52
 NUDGE = 1.0 + 2.0**-40
-EXACT = 2.0**52
+EXACT = 2.0**53
 FLOAT_ERROR = 2.0**-51
 """Relative error of the narrow half: a product, a sum and the factor, each rounded once."""
 HIDDEN_REACH = 300
 """Results beyond are saturated in every case: bytes and zero points are within +-128."""
+MOST_BYTES = 1 << 18
+"""An output range this far below the products' would make the table of bytes too long."""
 TIE_NUDGE = 2.0**-41
 OUTPUT_ERROR = 2.0**-43
 """Absolute error of o * tanh(c) * scale + rounding, a number below 1024."""
-NARROW_VALUES = 40_000
+NARROW_VALUES = 20_000
 """From this size on, float32 weights save more than their extra call costs."""
+
+Form = Literal["folded", "rounded", "displaced"]
+FORMS: tuple[Form, ...] = get_args(Form)
+"""How a sum is requantized: with ``multiplier / 2**31`` folded into float64 weights; from float32
+weights in two roundings; or in one, moved away from zero, where only that is proven exact."""
 
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Half:
     """The input or the recurrent half of all gates' pre-activations, rows in ``GATE_ORDER``."""
 
+    form: Form
     weights: F32 | F64
-    """[4 * cells, columns + 1], the last column the bias; float32 weights are not folded."""
+    """[4 * cells, columns + 1], the last column the bias; float64 where they are folded."""
+    factor: F64
+    """[4 * cells]: what a float32 sum is multiplied by; for ``displaced`` with the shift."""
     scale: F64
-    """[4 * cells]; negative for the recurrent half."""
-    shift: F64 | None
-    """[4 * cells]: half a unit of the first rounding, for float32 weights."""
+    """[4 * cells]: the shift, behind the first rounding; negative for the recurrent half."""
+    shift: F64
+    """[4 * cells]: half a unit of the first rounding, for ``displaced``."""
+    ties: bool
+    """Whether a product can end in a half, which ``rint`` would round to even."""
     bounds: tuple[float, float] | None
     """What the half is clipped to, where the weights do not exclude it."""
     reach: int
@@ -72,7 +86,7 @@ def _half(
     *,
     sign: int,
     limit: int,
-    narrow: bool,
+    form: Form,
 ) -> Half | None:
     """Prepare one half, or return None where floats would not be exact.
 
@@ -82,39 +96,58 @@ def _half(
         factors: to Q3.12, by gate.
         sign: -1 carries the half negated.
         limit: values are clipped to [-limit, limit - 1].
-        narrow: keep the weights as they are, in float32.
+        form: how to requantize.
     """
     rows: list[Array] = []
-    scales, shifts, worst = [], [], 0.0
+    firsts, scales, shifts, worst, ties = [], [], [], 0.0, False
     for matrix, bias, factor in zip(weights, biases, factors, strict=True):
         multiplier, shift = factor
         left, right = max(shift, 0), max(-shift, 0)
-        bound = float(_row_bound(matrix, bias, -128, 127).max()) * 2.0**left
+        sums = float(_row_bound(matrix, bias, -128, 127).max())
+        bound = sums * 2.0**left
         real = multiplier * 2.0 ** (left - 31)
-        if narrow:
-            if left or bound >= 2.0**24 or not _gate_is_decided(factor, limit):
+        zeros = _trailing_zeros(multiplier)
+        # In units of the last bit that the products have.
+        exact = bound < 2.0**31 and (bound + 2) * (multiplier >> zeros) < EXACT
+        columns = np.column_stack([matrix, bias])
+        if form == "folded":
+            if not exact:
                 return None
-            rows.append(np.column_stack([matrix, bias]).astype(np.float32))
-            scales.append(np.full(len(bias), sign * real * 2.0**-right))
-            shifts.append(np.full(len(bias), 2.0 ** (-right - 1) if right else 0.0))
-        else:
-            if bound >= 2.0**31 or bound * multiplier + 2.0**31 >= EXACT:
-                return None
-            folded = np.column_stack([matrix, bias]) * real
+            folded = columns * real
             folded[:, -1] += 0.5
             rows.append(folded)
-            scales.append(np.full(len(bias), sign * 2.0**-right * NUDGE))
+        else:
+            if sums >= 2.0**24:
+                return None
+            rows.append(columns.astype(np.float32))
+        if form == "rounded" and not exact:
+            return None
+        # A product that ends in a half has the factor 2**30, and not 2**31.
+        ties = ties or 2.0 ** (30 - zeros - left) <= max(sums, 1.0)
+        if form == "displaced" and (left or not _gate_is_decided(factor, limit)):
+            return None
+        shifted = sign * real * 2.0**-right if form == "displaced" else real
+        firsts.append(np.full(len(bias), shifted))
+        scales.append(np.full(len(bias), sign * 2.0**-right * NUDGE))
+        shifts.append(np.full(len(bias), 2.0 ** (-right - 1) if right else 0.0))
         worst = max(worst, (bound * real + 1) * 2.0**-right + 1)
     clips = worst > limit - 2
     low, high = (-limit, limit - 1) if sign > 0 else (1 - limit, limit)
     return Half(
+        form=form,
         # Column order makes a product with one vector 1.2 to 1.5 times as fast.
         weights=np.asfortranarray(np.concatenate(rows)),
+        factor=np.concatenate(firsts),
         scale=np.concatenate(scales),
-        shift=np.concatenate(shifts) if narrow else None,
+        shift=np.concatenate(shifts),
+        ties=ties,
         bounds=(float(low), float(high)) if clips else None,
         reach=limit if clips else int(worst) + 1,
     )
+
+
+def _trailing_zeros(value: int) -> int:
+    return (value & -value).bit_length() - 1 if value else 31
 
 
 def _gate_is_decided(factor: Factor, limit: int) -> bool:
@@ -152,6 +185,49 @@ class FastTables:
     hidden: Array
     """For all results from -HIDDEN_REACH: the byte, in the type of the recurrent weights."""
 
+    hidden_bytes: I8
+    """The same as int8, for every index that can occur; negative ones count from the end."""
+
+    @cached_property
+    def both_factors(self) -> F64:
+        """``factor`` of the input half, then of the recurrent half."""
+        return np.concatenate([self.from_input.factor, self.recurrent.factor])
+
+    @cached_property
+    def both_scales(self) -> F64:
+        """``scale`` of the input half, then of the recurrent half."""
+        return np.concatenate([self.from_input.scale, self.recurrent.scale])
+
+    @cached_property
+    def both_shifts(self) -> F64:
+        """``shift`` of the input half, then of the recurrent half."""
+        return np.concatenate([self.from_input.shift, self.recurrent.shift])
+
+    @cached_property
+    def recurrent_magic(self) -> F64:
+        """MAGIC for each row of the recurrent half."""
+        return np.full_like(self.input_magic, MAGIC)
+
+    @cached_property
+    def both_magics(self) -> F64:
+        """What is added to round and to offset: the input half, then the recurrent half."""
+        return np.concatenate([self.input_magic, self.recurrent_magic])
+
+    @cached_property
+    def cell_magic(self) -> F64:
+        """What is added to round both products: for i * g with the offset of ``cell``."""
+        cells = len(self.input_magic) // 4
+        return MAGIC + np.repeat([32768.0, 0.0], cells)
+
+    @cached_property
+    def block_diagonal(self) -> Array:
+        """Both halves as one matrix for [x, 1, hidden, 1], in column order."""
+        top, bottom = self.from_input.weights, self.recurrent.weights
+        rows, columns = len(top), top.shape[1]
+        both = np.zeros((2 * rows, columns + bottom.shape[1]), top.dtype, order="F")
+        both[:rows, :columns], both[rows:, columns:] = top, bottom
+        return both
+
 
 def output_is_decided(factor: Factor) -> bool:
     """Return whether float64 rounds every product o * tanh(c) to the same byte as the integers.
@@ -175,8 +251,16 @@ def output_is_decided(factor: Factor) -> bool:
     return True
 
 
-def fast_tables(op: LstmOp, program: Program) -> FastTables | None:
-    """Prepare the fast form, or return None where only the plain one is exact."""
+def fast_tables(
+    op: LstmOp, program: Program, forms: Sequence[Form] | None = None
+) -> FastTables | None:
+    """Prepare the fast form, or return None where only the plain one is exact.
+
+    Args:
+        op: a plain int8 LSTM.
+        program: its tensors and profile.
+        forms: the first that is exact is taken; None: in order of speed.
+    """
     if op.variants or program.tensors[op.inputs[0]].dtype != "int8":
         return None
     parameters = lstm_parameters(op, program)
@@ -190,14 +274,14 @@ def fast_tables(op: LstmOp, program: Program) -> FastTables | None:
     saturates_alone = program.profile.startswith("tflm")
     weight_count = op.input_weights.size + op.recurrent_weights.size
 
-    def halves(*, narrow: bool) -> tuple[Half, Half] | None:
+    def halves(form: Form) -> tuple[Half, Half] | None:
         from_input = _half(
             [op.input_weights[k] for k in order],
             [parameters.input_bias[k] for k in order],
             [parameters.input_factors[k] for k in order],
             sign=1,
             limit=32768,
-            narrow=narrow,
+            form=form,
         )
         recurrent = _half(
             [op.recurrent_weights[k] for k in order],
@@ -206,12 +290,13 @@ def fast_tables(op: LstmOp, program: Program) -> FastTables | None:
             sign=-1,
             # A sum beyond this saturates whatever the input half adds.
             limit=32768 if saturates_alone else 65536,
-            narrow=narrow,
+            form=form,
         )
         return None if from_input is None or recurrent is None else (from_input, recurrent)
 
-    prefers_narrow = weight_count >= NARROW_VALUES
-    both = halves(narrow=prefers_narrow) or halves(narrow=not prefers_narrow)
+    if forms is None:
+        forms = FORMS if weight_count < NARROW_VALUES else (*FORMS[1:], FORMS[0])
+    both = next((pair for form in forms if (pair := halves(form)) is not None), None)
     if both is None:
         return None
     from_input, recurrent = both
@@ -253,6 +338,11 @@ def fast_tables(op: LstmOp, program: Program) -> FastTables | None:
     squashed = parameters.cell_tanh[cell_values & 0xFFFF].astype(np.float64)
     rounding = HIDDEN_REACH + 0.5 + TIE_NUDGE + np.sign(squashed) * 2.0 ** (shift - 1)
     hidden_values = np.clip(np.arange(-HIDDEN_REACH, HIDDEN_REACH + 1) + zero_point, -128, 127)
+    worst = int(2.0**30 * multiplier * 2.0 ** (shift - 31)) + 2
+    if worst > MOST_BYTES:
+        return None
+    above = np.full(worst, hidden_values[-1])
+    below = np.full(worst, hidden_values[0])
     return FastTables(
         from_input=from_input,
         recurrent=recurrent,
@@ -264,6 +354,7 @@ def fast_tables(op: LstmOp, program: Program) -> FastTables | None:
         ),
         cell_unit=cell_unit,
         hidden=hidden_values.astype(recurrent.weights.dtype),
+        hidden_bytes=np.concatenate([hidden_values, above, below]).astype(np.int8),
     )
 
 

@@ -2,34 +2,59 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
 
 from edge_lstm.arrays import I64, Array
+from edge_lstm.cells.lstm_integer import TFLITE_PROFILES
 from edge_lstm.errors import UnsupportedModel, UsageError
-from edge_lstm.fixed_point import quantize_multiplier, requantize, round_half_away, saturate
+from edge_lstm.fixed_point import (
+    Factor,
+    multiply_and_shift,
+    quantize_multiplier,
+    requantize,
+    requantize_ties_up,
+    round_half_away,
+    saturate,
+)
 from edge_lstm.program import Kernel, Op, Program, StatelessKernel
 
 
 @dataclass(frozen=True, eq=False, repr=False)
 class QuantizeOp(Op):
-    """QUANTIZE: float32 to int8, or int8 to int8 of another scale."""
+    """QUANTIZE: float32 to int8 or int16, or those to another scale."""
 
     type_name: ClassVar[str] = "quantize"
 
     def prepare(self, program: Program, batch_size: int) -> Kernel:
         del batch_size
-        if program.tensors[self.inputs[0]].dtype == "float32":
-            return QuantizeKernel(self, program)
-        if program.profile == "litert":
+        dtypes = {program.tensors[index].dtype for index in (*self.inputs, self.output)}
+        if "int16" in dtypes and program.profile in TFLITE_PROFILES:
             raise UnsupportedModel(
-                f"layer {self.name!r}: QUANTIZE from int8 to int8 has no counterpart in profile"
-                " litert (XNNPACK rounds it in a way of its own); load with litert-ref or tflm"
+                f"layer {self.name!r}: QUANTIZE with int16 is not computed here as profile"
+                f" {program.profile} does; load with tflm or cmsis-nn"
             )
+        if "float32" in dtypes:
+            return QuantizeKernel(self, program)
         return RequantizeKernel(self, program)
+
+    def derived(self, program: Program) -> dict[str, object]:
+        kernel = self.prepare(program, 1)
+        if isinstance(kernel, RequantizeKernel):
+            words = {
+                requantize: "two roundings, ties up, then away",
+                requantize_ties_up: "two roundings, ties up",
+            }
+            rounding = words.get(kernel.rounder, "one rounding, ties up")
+            return {"factor": list(kernel.factor), "rounding": rounding}
+        if program.profile == "litert":
+            return {"rounding": "float32 product with 1 / scale, ties to even"}
+        if program.profile == "tflite-runtime":
+            return {"rounding": "float64 quotient by scale, ties away from zero"}
+        return {"rounding": "float32 quotient by scale, ties away from zero"}
 
 
 class QuantizeKernel(StatelessKernel):
@@ -62,23 +87,36 @@ class QuantizeKernel(StatelessKernel):
         return q.astype(self.output.dtype)
 
 
+# XNNPACK takes ratios of scales from 2^-8 to 2^7 only; the rest is left to TFLite's own kernel.
+XNNPACK_RATIOS = (2.0**-8, 2.0**7)
+
+
 class RequantizeKernel(StatelessKernel):
     """QUANTIZE of integers: the same values in another scale.
 
-    Mirrors: Requantize (TFLite reference_ops, TFLM).
+    Mirrors: Requantize (TFLite reference_ops, TFLM); xnn_qs8_vcvt for the profile litert.
     """
 
     def __init__(self, op: QuantizeOp, program: Program) -> None:
         self.source, self.output = program.tensors[op.inputs[0]], program.tensors[op.output]
         # The runtimes divide two floats and keep the quotient as a double.
         self.factor = quantize_multiplier(float(self.source.scale) / float(self.output.scale))
+        ratio = np.float32(self.source.scale) / np.float32(self.output.scale)
+        self.rounder: Callable[[Array, Factor], I64] = requantize
+        if program.profile == "litert":
+            low, high = XNNPACK_RATIOS
+            self.rounder = requantize_ties_up  # TFLite's optimized kernel on x86
+            if low <= ratio <= high:
+                # The factor is cut to 8 fractional bits, ties to even.
+                self.factor = Factor(int(np.rint(np.float32(256) * ratio)), 23)
+                self.rounder = multiply_and_shift
 
     def run(self, inputs: Sequence[Array], lengths: I64 | None) -> Array:
         """Return the integers, of the input's shape."""
         del lengths
         centred = inputs[0].astype(np.int64) - self.source.zero_point
         info = np.iinfo(self.output.dtype)
-        q = requantize(centred, self.factor) + self.output.zero_point
+        q = self.rounder(centred, self.factor) + self.output.zero_point
         return saturate(q, int(info.min), int(info.max)).astype(self.output.dtype)
 
 

@@ -1,4 +1,4 @@
-"""Layers that move values and compute nothing: LastStep, Flatten, Dropout."""
+"""What moves values and computes nothing: steps taken, joined and reversed, features joined."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import ClassVar
 import numpy as np
 
 from edge_lstm.arrays import F64, I64, Array
+from edge_lstm.errors import UnsupportedModel
 from edge_lstm.program import Kernel, Op, Program, ProgramBuilder, StatelessKernel, Tensor
 from edge_lstm.spec import FloatRun, Layer, Signal
 
@@ -134,3 +135,78 @@ class FlattenKernel(StatelessKernel):
         del lengths
         x = inputs[0]
         return x.reshape(len(x), -1)
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class FirstStepOp(Op):
+    """STRIDED_SLICE of the first step."""
+
+    type_name: ClassVar[str] = "first_step"
+    streams: ClassVar[bool] = False  # every step but the first would give another one's output
+
+    def prepare(self, program: Program, batch_size: int) -> Kernel:
+        del program, batch_size
+        return FirstStepKernel()
+
+
+class FirstStepKernel(StatelessKernel):
+    """STRIDED_SLICE of the first step."""
+
+    def run(self, inputs: Sequence[Array], lengths: I64 | None) -> Array:
+        """Return [batch, size]."""
+        del lengths  # a row has at least one step
+        return inputs[0][:, 0]
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class ReverseOp(Op):
+    """REVERSE_V2 of the time axis."""
+
+    type_name: ClassVar[str] = "reverse"
+    streams: ClassVar[bool] = False
+
+    def prepare(self, program: Program, batch_size: int) -> Kernel:
+        del program, batch_size
+        return ReverseKernel()
+
+
+class ReverseKernel(StatelessKernel):
+    """REVERSE_V2 of the time axis: of each row's valid steps, what lies past them stays."""
+
+    def run(self, inputs: Sequence[Array], lengths: I64 | None) -> Array:
+        """Return the steps last to first, [batch, time, size]."""
+        (x,) = inputs
+        if lengths is None:
+            return x[:, ::-1]
+        steps = np.arange(x.shape[1])[None, :]
+        source = np.where(steps < lengths[:, None], lengths[:, None] - 1 - steps, steps)
+        return x[np.arange(len(x))[:, None], source]
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class ConcatOp(Op):
+    """CONCATENATION of features; all inputs have the output's scale."""
+
+    type_name: ClassVar[str] = "concat"
+
+    def prepare(self, program: Program, batch_size: int) -> Kernel:
+        del batch_size
+        labels = {
+            (program.tensors[index].scale, program.tensors[index].zero_point)
+            for index in (*self.inputs, self.output)
+        }
+        if len(labels) > 1:
+            raise UnsupportedModel(
+                f"layer {self.name!r}: joins values of {len(labels)} scales, and no runtime rescales"
+                " them; give inputs and output one scale"
+            )
+        return ConcatKernel()
+
+
+class ConcatKernel(StatelessKernel):
+    """CONCATENATION of features."""
+
+    def run(self, inputs: Sequence[Array], lengths: I64 | None) -> Array:
+        """Return [..., sum of all sizes]."""
+        del lengths
+        return np.concatenate(inputs, axis=-1)

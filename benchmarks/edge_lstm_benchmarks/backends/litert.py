@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.metadata
 import importlib.util
 import sys
+from dataclasses import replace
 
 from edge_lstm.backend import BenchModel, CallShape, Precision, Session
 from edge_lstm.errors import UnsupportedModel
@@ -57,6 +58,28 @@ class LiteRt:
             ),
             shape,
         )
+
+
+class LiteRtTimeMajor(LiteRt):
+    """The same of a model of LSTMs only; takes and gives sequences as [time, batch, features]."""
+
+    def load(self, data: bytes, shape: CallShape) -> Session:
+        turned = replace(shape, batch_size=shape.time_steps, time_steps=shape.batch_size)
+        return super().load(data, turned)
+
+    def build(self, model: BenchModel, shape: CallShape) -> bytes:
+        from edge_lstm_converters.tflite_schema import parse, serialize
+
+        file = parse(super().build(model, shape), model.name)
+        sequences = {k for op in file.operators for k in (op.inputs[0], op.outputs[0])}
+        tensors = tuple(
+            replace(t, shape=(t.shape[1], t.shape[0], t.shape[2])) if k in sequences else t
+            for k, t in enumerate(file.tensors)
+        )
+        operators = tuple(
+            replace(op, options=replace(op.options, time_major=True)) for op in file.operators
+        )
+        return serialize(replace(file, tensors=tensors, operators=operators))
 
 
 def int8_file(model: BenchModel, shape: CallShape) -> bytes:

@@ -57,8 +57,19 @@ class OnnxRuntime:
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         session = onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
         if shape.time_steps == 1:
-            return StepSession(session, shape)
+            return self.step_session(session, shape)
         return SequenceSession(session, shape)
+
+    def step_session(self, session: Any, shape: CallShape) -> Session:
+        """Return what runs step by step."""
+        return StepSession(session, shape)
+
+
+class OnnxRuntimeRun(OnnxRuntime):
+    """The same, step by step through ``session.run``, the way that most programs call it."""
+
+    def step_session(self, session: Any, shape: CallShape) -> Session:
+        return RunSession(session, shape)
 
 
 class SequenceSession:
@@ -142,6 +153,40 @@ class StepSession:
         self._turn = 1 - self._turn
         y: Array = self._y.reshape(self._shape.batch_size, -1).copy()
         return y
+
+    def run(self, x: Array) -> Array:
+        """Run a sequence step by step."""
+        outputs = [self.step(x[:, t]) for t in range(check_multiple(x, self._shape))]
+        return np.stack(outputs, axis=1) if self._shape.returns_sequence else outputs[-1]
+
+
+class RunSession:
+    """Step by step through ``session.run``: its state outputs are the next call's inputs."""
+
+    def __init__(self, session: Any, shape: CallShape) -> None:
+        self._shape = shape
+        self._run = session.run
+        source, *states = session.get_inputs()
+        first = session.get_modelmeta().custom_metadata_map.get("initial_state", "{}")
+        firsts: dict[str, list[float]] = json.loads(first)
+        self._source = source.name
+        self._first: dict[str, Array] = {}
+        for state in states:
+            start = np.zeros((1, shape.batch_size, state.shape[-1]), np.float32)
+            start[...] = firsts.get(state.name, 0.0)
+            self._first[state.name] = start
+        self.reset()
+
+    def reset(self) -> None:
+        """Set the state to its first value."""
+        self._feeds: dict[str, Array] = dict(self._first)
+
+    def step(self, x: Array) -> Array:
+        """Run one step."""
+        y: Array
+        y, *states = self._run(None, {self._source: x[:, None], **self._feeds})
+        self._feeds = dict(zip(self._first, states, strict=True))
+        return y.reshape(self._shape.batch_size, -1)
 
     def run(self, x: Array) -> Array:
         """Run a sequence step by step."""

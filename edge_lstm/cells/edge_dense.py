@@ -1,0 +1,98 @@
+"""Dense in the `edge` arithmetic: a scale for each row, one rounding."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+import numpy as np
+
+from edge_lstm.arrays import I8, I16, I32, I64, Array
+from edge_lstm.cells.dense import Dense
+from edge_lstm.cells.edge_rows import Rows, accumulate, quantize_rows
+from edge_lstm.fixed_point import saturate
+from edge_lstm.program import Kernel, Op, Program, ProgramBuilder, StatelessKernel
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class EdgeDenseOp(Op):
+    """Dense of the `edge` profile.
+
+    Args:
+        weights: int8 [output, input].
+        bias: int32 [output].
+        multipliers: int16 [output].
+        shift: behind the multiplication.
+        low: least output, where ReLU cuts.
+        high: greatest output.
+    """
+
+    type_name: ClassVar[str] = "edge_dense"
+
+    weights: I8
+    bias: I32
+    multipliers: I16
+    shift: int
+    low: int
+    high: int
+
+    @property
+    def rows(self) -> Rows:
+        """The rows; Dense is never packed in pairs."""
+        return Rows(self.weights, self.bias, self.multipliers, self.shift, paired=False)
+
+    def prepare(self, program: Program, batch_size: int) -> Kernel:
+        del program, batch_size
+        return EdgeDenseKernel(self)
+
+
+class EdgeDenseKernel(StatelessKernel):
+    """One sum, one rounding, one clamp."""
+
+    def __init__(self, op: EdgeDenseOp) -> None:
+        self.op, self.rows = op, op.rows
+
+    def run(self, inputs: Sequence[Array], lengths: I64 | None) -> Array:
+        """Return the output, int8 [..., output]."""
+        del lengths
+        value = self.rows.requantize(accumulate(self.rows, inputs[0]))
+        return saturate(value, self.op.low, self.op.high).astype(np.int8)
+
+
+def quantize_edge_dense(layer: Dense, builder: ProgramBuilder, source: int) -> int:
+    """Add a float Dense to a Program of the `edge` profile."""
+    value = builder.tensors[source]
+    output = builder.activation(f"{layer.name}.output", layer.output_signal(value.signal))
+    tensor = builder.tensors[output]
+    weights = layer.weights.astype(np.float64)
+    inputs = weights.shape[1]
+    rows = quantize_rows(
+        weights,
+        layer.bias - weights.sum(axis=1) * value.scale * value.zero_point,
+        np.full(inputs, value.scale),
+        np.full(inputs, 128.0 if value.dtype == "int8" else 32768.0),
+        np.full(len(weights), 1 / tensor.scale),
+        tensor.zero_point,
+        f"layer {layer.name!r}",
+        paired=False,
+    )
+    bounds: dict[Literal["none", "relu", "relu6"], tuple[float, float]] = {
+        "none": (-128, 127),
+        "relu": (tensor.zero_point, 127),
+        "relu6": (tensor.zero_point, tensor.zero_point + 6 / tensor.scale),
+    }
+    low, high = bounds[layer.activation]
+    return builder.add_op(
+        EdgeDenseOp(
+            name=layer.name,
+            inputs=(source,),
+            output=output,
+            weights=rows.weights,
+            bias=rows.bias,
+            multipliers=rows.multipliers,
+            shift=rows.shift,
+            low=max(-128, round(low)),
+            high=min(127, round(high)),
+        )
+    )

@@ -1,0 +1,267 @@
+"""LSTM in the `edge` arithmetic: how it is quantized, and one step."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+
+from edge_lstm.arrays import I8, I16, I32, I64, Array
+from edge_lstm.cells.edge_rows import (
+    ARGUMENT_ONE,
+    ARGUMENT_ZERO,
+    Rows,
+    accumulate,
+    quantize_rows,
+    sigmoid_of,
+    tanh_of,
+)
+from edge_lstm.cells.lstm import Lstm
+from edge_lstm.fixed_point import saturate, saturate_s8, saturate_s16
+from edge_lstm.program import Kernel, Op, Program, ProgramBuilder, Tensor
+from edge_lstm.spec import Signal, check_shape
+
+HIDDEN_SCALE = 2.0**-7
+CELL_BITS_MAX = 12
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class EdgeRecurrentOp(Op):
+    """What the recurrent cells of the `edge` profile hold; activations are [input, hidden].
+
+    Args:
+        weights: int8 [rows, input + hidden].
+        bias: int32 [rows].
+        multipliers: int16 [rows].
+        shift: behind the multiplication.
+        paired: whether rows are packed in pairs; see ``edge_rows``.
+        input_size: columns of the input.
+        input_shift: the input is multiplied by ``2**input_shift``, so that its weights and those
+            of the hidden state share a scale.
+        hidden_shift: likewise for the hidden state, beside 16-bit inputs.
+    """
+
+    weights: I8
+    bias: I32
+    multipliers: I16
+    shift: int
+    paired: bool
+    input_size: int
+    input_shift: int
+    hidden_shift: int
+
+    @property
+    def rows(self) -> Rows:
+        """The rows of all gates."""
+        return Rows(self.weights, self.bias, self.multipliers, self.shift, self.paired)
+
+    @property
+    def hidden_size(self) -> int:
+        """Number of units."""
+        return int(self.weights.shape[1]) - self.input_size
+
+    def activations(self, x: Array, hidden: Array) -> I64:
+        """Return the vector that the rows multiply, [batch, input + hidden]."""
+        parts = [
+            x.astype(np.int64) << self.input_shift,
+            hidden.astype(np.int64) << self.hidden_shift,
+        ]
+        return np.concatenate(parts, axis=1)
+
+    def derived(self, program: Program) -> dict[str, object]:
+        del program
+        return {
+            "shifts": self.rows.shifts(),
+            "argument_format": "sigmoid argument in steps of 2**-14 from -8, 18 bits, unsigned",
+            "gate_format": "Q0.15 int16",
+            "table": "128 segments of 2**11 steps, word = value << 16 | slope",
+        }
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class EdgeLstmOp(EdgeRecurrentOp):
+    """LSTM of the `edge` profile; rows are i, f, g, o of a unit, unit after unit.
+
+    Args:
+        cell_bits: integer bits of the cell state, whose scale is ``2**(cell_bits - 15)``.
+        initial_hidden: int8 [hidden].
+        initial_cell: int16 [hidden].
+    """
+
+    type_name: ClassVar[str] = "edge_lstm"
+
+    cell_bits: int
+    initial_hidden: I8
+    initial_cell: I16
+
+    def __post_init__(self) -> None:
+        hidden = self.hidden_size
+        check_shape(self.name, "weights", self.weights, (4 * hidden, self.input_size + hidden))
+        check_shape(self.name, "bias", self.bias, (4 * hidden,))
+        check_shape(self.name, "multipliers", self.multipliers, (4 * hidden,))
+
+    def prepare(self, program: Program, batch_size: int) -> Kernel:
+        from edge_lstm.cells.edge_lstm_fast import FastEdgeLstmKernel
+
+        del program
+        return FastEdgeLstmKernel(self, batch_size)
+
+
+class EdgeLstmKernel:
+    """One step of the `edge` LSTM, line by line as the C does it."""
+
+    def __init__(self, op: EdgeLstmOp, batch_size: int) -> None:
+        self.op, self.rows = op, op.rows
+        self.hidden = np.empty((batch_size, op.hidden_size), np.int8)
+        self.cell = np.empty((batch_size, op.hidden_size), np.int16)
+
+    def reset(self) -> None:
+        """Set hidden and cell state to their first values."""
+        self.hidden[...] = self.op.initial_hidden
+        self.cell[...] = self.op.initial_cell
+
+    @property
+    def state(self) -> dict[str, Array]:
+        """Hidden state int8 and cell state int16, ``[batch, hidden]``; a copy."""
+        return {"hidden": self.hidden.copy(), "cell": self.cell.copy()}
+
+    def set_state(self, state: Mapping[str, Array]) -> None:
+        """Set the state."""
+        self.hidden[...] = state["hidden"]
+        self.cell[...] = state["cell"]
+
+    def step(self, x: Array) -> Array:
+        """Run one step: ``x`` [batch, input] to int8 [batch, hidden]."""
+        op = self.op
+        acc = accumulate(self.rows, op.activations(x, self.hidden))
+        argument = self.rows.requantize(acc).reshape(len(x), op.hidden_size, 4)
+        entrance, forget = sigmoid_of(argument[..., 0]), sigmoid_of(argument[..., 1])
+        candidate, exit_ = tanh_of(argument[..., 2]), sigmoid_of(argument[..., 3])
+        added = (entrance * candidate) >> op.cell_bits
+        cell = saturate_s16((forget * self.cell + added + (1 << 14)) >> 15)
+        # The argument of tanh(c) is 2c in steps of 2**-14.
+        squashed = tanh_of((cell << op.cell_bits) + ARGUMENT_ZERO)
+        self.cell[...] = cell
+        self.hidden[...] = saturate_s8((exit_ * squashed + (1 << 22)) >> 23)
+        return self.hidden.copy()
+
+    def run(self, inputs: Sequence[Array], lengths: I64 | None) -> Array:
+        """Return every step's hidden state, int8 [batch, time, hidden]."""
+        del lengths  # a row's state past its end is never read
+        (x,) = inputs
+        return np.stack([self.step(x[:, t]) for t in range(x.shape[1])], axis=1)
+
+
+def activation_shifts(
+    source: Tensor, input_weights: Array, recurrent_weights: Array
+) -> tuple[int, int]:
+    """Return ``input_shift`` and ``hidden_shift``: they bring both weight blocks to one scale.
+
+    The scale of a row is that of its largest weight, in units of the activations. A shift makes
+    the input's units smaller until they are not the ones that decide; rounding errors of the
+    other block shrink, those of the input grow. The sum of both is least where the two are near.
+    """
+    largest_x = np.abs(input_weights).max(axis=1) * source.scale
+    largest_h = np.abs(recurrent_weights).max(axis=1) * HIDDEN_SCALE
+    input_reach = 127.0 if source.dtype == "int8" else 32767.0
+    columns_x, columns_h = input_weights.shape[1], recurrent_weights.shape[1]
+    best = (math.inf, 0, 0)
+    room = 8 if source.dtype == "int8" else 0
+    for input_shift in range(room + 1):
+        for hidden_shift in range(1 if source.dtype == "int8" else 9):
+            scale = np.maximum(largest_x / 2**input_shift, largest_h / 2**hidden_shift) / 127
+            # Typical magnitudes: a third of the input's range, half of the hidden state's.
+            noise_x = columns_x * (input_reach / 3 * 2**input_shift) ** 2
+            noise_h = columns_h * (64.0 * 2**hidden_shift) ** 2
+            error = float((scale**2).sum()) * (noise_x + noise_h)
+            best = min(best, (error, input_shift, hidden_shift))
+    return best[1], best[2]
+
+
+def recurrent_units(
+    source: Tensor, hidden_size: int, input_shift: int, hidden_shift: int
+) -> tuple[Array, Array]:
+    """Return what one integer of each activation is worth, and its greatest magnitude."""
+    features = source.signal.size
+    units = np.concatenate(
+        [
+            np.full(features, source.scale / 2**input_shift),
+            np.full(hidden_size, HIDDEN_SCALE / 2**hidden_shift),
+        ]
+    )
+    bound = 128.0 if source.dtype == "int8" else 32768.0
+    reach = np.concatenate(
+        [np.full(features, bound * 2**input_shift), np.full(hidden_size, 128.0 * 2**hidden_shift)]
+    )
+    return units, reach
+
+
+def hidden_tensor(builder: ProgramBuilder, name: str, hidden_size: int) -> int:
+    """Add the output of a recurrent `edge` layer: int8, 1/128, zero point 0."""
+    signal = Signal("sequence", hidden_size)
+    return builder.add_tensor(Tensor(f"{name}.output", signal, "int8", HIDDEN_SCALE, 0))
+
+
+def row_fields(rows: Rows, input_size: int, shifts: tuple[int, int]) -> dict[str, Any]:
+    """Return the fields of an EdgeRecurrentOp that its rows and shifts decide."""
+    return {
+        "weights": rows.weights,
+        "bias": rows.bias,
+        "multipliers": rows.multipliers,
+        "shift": rows.shift,
+        "paired": rows.paired,
+        "input_size": input_size,
+        "input_shift": shifts[0],
+        "hidden_shift": shifts[1],
+    }
+
+
+def quantize_edge_lstm(layer: Lstm, builder: ProgramBuilder, source: int) -> int:
+    """Add a float LSTM to a Program of the `edge` profile."""
+    if layer.variants:
+        raise layer.not_in_int8(f"an LSTM with {' and '.join(layer.variants)}")
+    value = builder.tensors[source]
+    hidden, features = layer.hidden_size, layer.input_size
+    input_weights = np.stack([g.input_weights for g in layer.gates], axis=1)
+    recurrent = np.stack([g.recurrent_weights for g in layer.gates], axis=1)
+    bias = np.stack([g.bias for g in layer.gates], axis=1).astype(np.float64)
+    weights = np.concatenate([input_weights, recurrent], axis=2).astype(np.float64)
+    # tanh(z) = 2 sigmoid(2z) - 1
+    gain = np.tile([1.0, 1.0, 2.0, 1.0], hidden) * ARGUMENT_ONE
+    flat = weights.reshape(4 * hidden, features + hidden)
+    shifts = activation_shifts(value, flat[:, :features], flat[:, features:])
+    units, reach = recurrent_units(value, hidden, *shifts)
+    # An input's zero point is a constant part of every sum.
+    folded = bias.reshape(-1) - flat[:, :features].sum(axis=1) * value.scale * value.zero_point
+    rows = quantize_rows(
+        flat,
+        folded,
+        units,
+        reach,
+        gain,
+        ARGUMENT_ZERO,
+        f"layer {layer.name!r}",
+        paired=value.dtype == "int8",
+    )
+    peak = max(builder.range(f"{layer.name}.cell_state").magnitude, 2.0**-20)
+    cell_bits = min(max(math.ceil(math.log2(peak)), 0), CELL_BITS_MAX)
+    initial_hidden = np.zeros(hidden) if layer.initial_hidden is None else layer.initial_hidden
+    initial_cell = np.zeros(hidden) if layer.initial_cell is None else layer.initial_cell
+    return builder.add_op(
+        EdgeLstmOp(
+            name=layer.name,
+            inputs=(source,),
+            output=hidden_tensor(builder, layer.name, hidden),
+            **row_fields(rows, features, shifts),
+            cell_bits=cell_bits,
+            initial_hidden=saturate(np.rint(initial_hidden / HIDDEN_SCALE), -128, 127).astype(
+                np.int8
+            ),
+            initial_cell=saturate(
+                np.rint(initial_cell * 2.0 ** (15 - cell_bits)), -32768, 32767
+            ).astype(np.int16),
+        )
+    )

@@ -1,0 +1,186 @@
+"""The `edge` LSTM in few NumPy calls; the bytes of ``edge_lstm``.
+
+As in ``lstm_fast``, every value is an exact integer or fraction in float64, and what can be
+computed once is in the weights and tables. Here one sum feeds one rounding, which a cast to an
+index does; no value needs a second one:
+
+    set        x into [x, hidden, 1]; the shifts are in the weights
+    dot        weights * multiplier * 2**-shift, the bias as a column
+    set        float to index: the floor of ``>>``; negative ones are clipped by take
+    take, take sigmoid for i, f, o; tanh for g, scaled for the product
+    multiply   [i, f] * [g, c]
+    add, add   their sum, half a unit, and the table's offset
+    set, take  the saturated cell state, and its tanh scaled for the output
+    multiply, add, floor, clip   the hidden state
+
+``floor((n + floor(a)) / m)`` is ``floor((n + a) / m)`` for integers n and m, so the shift of
+i * g needs no rounding of its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from weakref import WeakKeyDictionary
+
+import numpy as np
+
+from edge_lstm.arrays import F64, I64, Array
+from edge_lstm.cells.edge_lstm import EdgeLstmOp
+from edge_lstm.cells.edge_rows import ARGUMENT_ZERO, sigmoid_table, tanh_of
+from edge_lstm.tape import SET, Parameter, Tape, clip, compile_tape
+
+GATE_ORDER = (0, 1, 3, 2)  # i, f, o, g: i and f face g and c in one product
+CHUNK_VALUES = 1 << 16
+"""Gate values of a sequence that are prepared at once: bounds the working memory."""
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class EdgeTables:
+    """What a Program's LSTM shares among its sessions."""
+
+    weights: F64
+    """[4 * hidden, input + hidden + 1], gate after gate in ``GATE_ORDER``; the bias last."""
+    sigmoid: F64
+    candidate: F64
+    cell: F64
+    """[2, 65536], for all cell states from -32768: scaled for the product; tanh for the output."""
+
+
+_TABLES: WeakKeyDictionary[EdgeLstmOp, EdgeTables] = WeakKeyDictionary()
+
+
+def edge_tables(op: EdgeLstmOp) -> EdgeTables:
+    """Return the tables of ``op``, made once for all sessions."""
+    if op in _TABLES:
+        return _TABLES[op]
+    rows, hidden = op.rows, op.hidden_size
+    factor = rows.multipliers * 2.0 ** -rows.shifts().astype(np.float64)
+    scaled = np.column_stack([rows.effective_weights(), rows.bias]) * factor[:, None]
+    scaled[:, : op.input_size] *= 2.0**op.input_shift
+    scaled[:, op.input_size : -1] *= 2.0**op.hidden_shift
+    by_gate = scaled.reshape(hidden, 4, -1)[:, list(GATE_ORDER)].swapaxes(0, 1)
+    cell = np.arange(-32768, 32768)
+    sigmoid = sigmoid_table().astype(np.float64)
+    _TABLES[op] = EdgeTables(
+        weights=np.asfortranarray(by_gate.reshape(4 * hidden, -1)),
+        sigmoid=sigmoid,
+        candidate=(2 * sigmoid - 32768) * 2.0 ** -(15 + op.cell_bits),
+        cell=np.stack(
+            [cell * 2.0**-15, tanh_of((cell << op.cell_bits) + ARGUMENT_ZERO) * 2.0**-23]
+        ),
+    )
+    return _TABLES[op]
+
+
+class FastEdgeLstmKernel:
+    """The `edge` LSTM for ``batch_size`` rows."""
+
+    def __init__(self, op: EdgeLstmOp, batch_size: int) -> None:
+        self.op, self.tables, self.batch_size = op, edge_tables(op), batch_size
+        self._lead = () if batch_size == 1 else (batch_size,)
+        self._fed = np.ones((*self._lead, op.input_size + op.hidden_size + 1))
+        self._hidden = self._fed[..., op.input_size : -1]
+        self._after = np.zeros((2, *self._lead, op.hidden_size))
+        width = 4 * op.hidden_size
+        self._sums = np.empty((*self._lead, width))
+        tape: Tape = [(SET, (self._fed[..., : op.input_size], Parameter("x")))]
+        tape.append(self._product(self._fed, self.tables.weights, self._sums))
+        self._advance = self._advance_tape()
+        self._step = compile_tape([*tape, *self._advance], ["x"])
+        self._sequence: Callable[..., None] | None = None
+        self._result = self._hidden.reshape(batch_size, op.hidden_size)
+
+    def _product(self, fed: Array, weights: F64, out: Array) -> tuple[object, tuple[object, ...]]:
+        if self._lead:
+            return np.dot, (fed, weights.T, out)
+        return weights.dot, (fed, out)
+
+    def reset(self) -> None:
+        """Set hidden and cell state to their first values."""
+        self._set(self.op.initial_hidden, self.op.initial_cell)
+
+    @property
+    def state(self) -> dict[str, Array]:
+        """Hidden state int8 and cell state int16, ``[batch, hidden]``; a copy."""
+        shape = (self.batch_size, self.op.hidden_size)
+        return {
+            "hidden": self._hidden.reshape(shape).astype(np.int8),
+            "cell": (self._after[0] * 2.0**15).reshape(shape).astype(np.int16),
+        }
+
+    def set_state(self, state: Mapping[str, Array]) -> None:
+        """Set the state."""
+        shape = self._after.shape[1:]
+        self._set(state["hidden"].reshape(shape), state["cell"].reshape(shape))
+
+    def _set(self, hidden: Array, cell: Array) -> None:
+        self._hidden[...] = hidden
+        self._after[0] = cell * 2.0**-15
+
+    def step(self, x: Array) -> Array:
+        """Run one step: ``x`` [batch, input] to int8 [batch, hidden]."""
+        self._step(x)
+        return self._result.astype(np.int8)
+
+    def _advance_tape(self) -> Tape:
+        """Return the calls from the sums to the new hidden state."""
+        size, tables = self.op.hidden_size, self.tables
+        index = np.empty(self._sums.shape, np.int64)
+        sigmoid_index, candidate_index = np.empty((*self._lead, 3 * size), np.int64), None
+        gates = np.empty((*self._lead, 3 * size))
+        candidate = np.empty((*self._lead, size))
+        if self._lead:
+            candidate_index = np.empty((*self._lead, size), np.int64)
+            sets: Tape = [
+                (SET, (sigmoid_index, self._sums[..., : 3 * size])),
+                (SET, (candidate_index, self._sums[..., 3 * size :])),
+            ]
+        else:
+            sets = [(SET, (index, self._sums))]
+            sigmoid_index, candidate_index = index[: 3 * size], index[3 * size :]
+        kept, added = np.empty((*self._lead, size)), np.empty((*self._lead, size))
+        cell, squashed = self._after
+        cell_index = np.empty(cell.shape, np.int64)
+        multiply, add, half = np.multiply, np.add, np.array(0.5)
+        return [
+            *sets,
+            (tables.sigmoid.take, (sigmoid_index, None, gates, "clip")),
+            (tables.candidate.take, (candidate_index, None, candidate, "clip")),
+            (multiply, (gates[..., :size], candidate, added)),
+            (multiply, (gates[..., size : 2 * size], cell, kept)),
+            (add, (kept, added, kept)),
+            (add, (kept, np.array(32768.5), kept)),
+            (SET, (cell_index, kept)),
+            (tables.cell.take, (cell_index, 1, self._after, "clip")),
+            (multiply, (gates[..., 2 * size :], squashed, kept)),
+            (add, (kept, half, kept)),
+            (np.floor, (kept, kept)),
+            (clip, (kept, np.array(-128.0), np.array(127.0), self._hidden)),
+        ]
+
+    def run(self, inputs: Sequence[Array], lengths: I64 | None) -> Array:
+        """Return every step's hidden state, int8 [batch, time, hidden]."""
+        del lengths  # a row's state past its end is never read
+        (x,) = inputs
+        outputs = np.empty((self.batch_size, x.shape[1], self.op.hidden_size), np.int8)
+        chunk = max(1, CHUNK_VALUES // (4 * self.op.hidden_size * self.batch_size))
+        for first in range(0, x.shape[1], chunk):
+            self._run_chunk(x[:, first : first + chunk], outputs[:, first : first + chunk])
+        return outputs
+
+    def _run_chunk(self, x: Array, outputs: Array) -> None:
+        """Run some steps with the input's part of all sums prepared at once."""
+        features, weights = self.op.input_size, self.tables.weights
+        rows = (x[0] if self.batch_size == 1 else x.swapaxes(0, 1)).astype(np.float64)
+        prepared = rows @ weights[:, :features].T + weights[:, -1]
+        if self._sequence is None:
+            recurrent = np.asfortranarray(weights[:, features:-1])
+            tape: Tape = [
+                self._product(self._hidden, recurrent, self._sums),
+                (np.add, (self._sums, Parameter("prepared"), self._sums)),
+                *self._advance,
+                (SET, (Parameter("out"), self._hidden)),
+            ]
+            self._sequence = compile_tape(tape, ["prepared", "out"], loop=True)
+        self._sequence(prepared, outputs[0] if self.batch_size == 1 else outputs.swapaxes(0, 1))
