@@ -6,7 +6,7 @@ BIN    := $(VENV)/bin
 PYTEST := $(BIN)/python -m pytest -n auto --dist worksteal
 
 # What the fullest test run needs on top of the development environment; versions: constraints.txt.
-EVERYTHING := torch onnxscript tflite-micro ethos-u-vela safetensors scikit-learn
+EVERYTHING := torch onnxscript tflite-micro ethos-u-vela safetensors scikit-learn keras
 
 # tflite-runtime's last release needs NumPy 1 and Python 3.9 to 3.11: it gets its own environment.
 TFLITE_RUNTIME_VENV   := .venv-tflite-runtime
@@ -22,7 +22,7 @@ FUZZ_GRAPHS ?= 2000
 FUZZ_SEED   ?= $(shell date +%s)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check bench results fuzz sim test-tflite-runtime test-tflm-2026-08 install-everything clean
+.PHONY: help demo test check bench results supported fuzz sim test-tflite-runtime test-tflm-2026-08 install-everything clean
 
 help:  ## list these targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-20s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -36,11 +36,15 @@ test: $(VENV)/.ready  ## run every test; what this machine cannot run is skipped
 check: $(VENV)/.ready  ## format, lint, types, layers
 	$(BIN)/ruff format --check . && $(BIN)/ruff check . && $(BIN)/mypy && $(BIN)/lint-imports
 
-bench: $(VENV)/.ready  ## measure every sample model on every backend present
+bench: $(VENV)/.ready  ## measure every backend present: on the sample models, and at seven shapes
 	$(BIN)/python -m edge_lstm_benchmarks
+	$(BIN)/python -m edge_lstm_benchmarks.runtimes
 
 results: $(VENV)/.ready  ## measure the sample models and rewrite the README's results
 	$(BIN)/python -m edge_lstm_benchmarks.results README.md
+
+supported: $(VENV)/.ready  ## write SUPPORTED.md anew from the rules
+	$(BIN)/python -m edge_lstm_converters.supported > SUPPORTED.md.new && mv SUPPORTED.md.new SUPPORTED.md
 
 fuzz: $(VENV)/.ready  ## run the property tests and the random models on many new inputs
 	EDGE_LSTM_MODELS=$(FUZZ_MODELS) EDGE_LSTM_GRAPHS=$(FUZZ_GRAPHS) EDGE_LSTM_SEED=$(FUZZ_SEED) \

@@ -179,7 +179,7 @@ def _app() -> Any:
 
     @app.command()
     def convert(
-        model: Annotated[Path, typer.Argument(help=".onnx .pt .pth .safetensors .pt2 .tflite")],
+        model: Annotated[Path, typer.Argument(help=".onnx .pt .pth .safetensors .pt2 .keras .h5 .tflite")],
         output: Annotated[Path, typer.Option("-o", "--output", help="Folder to write to.")],
         to: Annotated[str, typer.Option("--to", help="Some of onnx,tflite,elstm.")] = "",
         calib: Annotated[
@@ -408,7 +408,7 @@ def _bench_model(
     from edge_lstm.quantize import quantize
     from edge_lstm_benchmarks.harness import BenchModel
 
-    weights_only = path.suffix.lower() in (".pt", ".pth", ".safetensors")
+    weights_only = path.suffix.lower() in (".pt", ".pth", ".safetensors", ".h5", ".hdf5")
     found = _read_model(path, None, layers if weights_only else None)
     if isinstance(found, Program):
         return BenchModel(name, None, found)

@@ -470,6 +470,11 @@ def _activated(kind: str, x: Array, axis: int = 0) -> Array:
 
 def _prepare(layer: object, batch_size: int) -> _Layer:
     if isinstance(layer, Lstm):
+        if layer.variants:
+            raise UnsupportedModel(
+                f"layer {layer.name!r}: an LSTM with {' and '.join(layer.variants)} is not in the"
+                " float runtime; use edge_lstm.float_reference"
+            )
         return _LstmLayer(layer, batch_size)
     if isinstance(layer, Dense):
         return _DenseLayer(layer, batch_size)

@@ -134,7 +134,8 @@ def program_text(program: Program) -> str:
         "",
         *columns(rows),
         "",
-        f"multiplier and shift, or [multiplier, shift], stand for {FACTOR_FORMAT}",
+        f"multiplier and shift, or [multiplier, shift], stand for {FACTOR_FORMAT};"
+        " every value of long arrays: --json",
     ]
     for op in document["ops"]:
         lines += ["", f"{op['name']} ({op['type']}): {', '.join(op['inputs'])} -> {op['output']}"]
@@ -154,7 +155,9 @@ def columns(rows: Sequence[tuple[str, ...]]) -> Iterator[str]:
 
 def _short(value: object) -> str:
     if isinstance(value, np.ndarray):
-        text = np.array2string(value, threshold=8, edgeitems=3, max_line_width=10_000)
+        text = np.array2string(
+            value, threshold=8, edgeitems=3, max_line_width=10_000, floatmode="unique"
+        )
         text = " ".join(text.split())
         if len(text) > 72:
             text = f"{value.min()} .. {value.max()}"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
@@ -120,28 +120,67 @@ class RandomGraph:
         return output
 
     def variant(self, op: LstmOp) -> LstmOp:
-        """Return the LSTM as a CIFG, with peepholes, or both."""
+        """Return the LSTM as a CIFG, with peepholes, layer normalization or a projection."""
         random, cells = self.random, op.cell_count
-        coupled = self.chance(0.5)
-        if coupled:
-            op = replace(
-                op,
-                coupled=True,
-                # What a CIFG lacks is read back as zeros and ones.
-                input_weights=op.input_weights * np.array([0, 1, 1, 1], np.int8)[:, None, None],
-                recurrent_weights=op.recurrent_weights
-                * np.array([0, 1, 1, 1], np.int8)[:, None, None],
-                bias=op.bias * np.array([0, 1, 1, 1], np.int32)[:, None],
-                input_weight_scales=np.append(np.float32(1), op.input_weight_scales[1:]),
-                recurrent_weight_scales=np.append(np.float32(1), op.recurrent_weight_scales[1:]),
-            )
-        if not coupled or self.chance(0.5):
+        if self.chance(0.4):
+            op = self.projected(op)
+            cells = op.cell_count
+        elif self.chance(0.5):
+            # With a projection, peepholes depend on the layout of the file.
             weights = random.integers(-32767, 32768, (3, cells)).astype(np.int16)
             scales = (random.uniform(0.1, 3, 3) / 32767).astype(np.float32)
-            if coupled:
-                weights[0], scales[0] = 0, 1
             op = replace(op, peephole=weights, peephole_scales=scales)
-        return op
+        if self.chance(0.4):
+            scales = (random.uniform(0.3, 3, 4) / 32767).astype(np.float32)
+            bias = random.normal(0, 1, (4, cells)) / (scales[:, None] * 2.0**-10)
+            op = replace(
+                op,
+                bias=np.clip(bias, -(2**28), 2**28).astype(np.int32),
+                layer_norm=random.integers(-32767, 32768, (4, cells)).astype(np.int16),
+                layer_norm_scales=scales,
+                gate_scales=(random.uniform(0.5, 4, 4) * 2.0**-12).astype(np.float32),
+            )
+        return self.coupled(op) if self.chance(0.4) else op
+
+    def projected(self, op: LstmOp) -> LstmOp:
+        """Return the LSTM with other cells than outputs."""
+        random, outputs, features = self.random, op.output_size, op.input_size
+        cells = self.size(20)
+        scale = random_scale(random, 0.001, 0.02)
+        bias = random.normal(0, 1, (4, cells)) / (op.input_weight_scales[:, None] * 0.03)
+        return replace(
+            op,
+            input_weights=random.integers(-127, 128, (4, cells, features)).astype(np.int8),
+            recurrent_weights=random.integers(-127, 128, (4, cells, outputs)).astype(np.int8),
+            bias=bias.astype(np.int32),
+            initial_cell=np.zeros(cells, np.int16),
+            product_scale=random_scale(random, 0.002, 0.009),
+            product_zero_point=int(random.integers(-128, 128)),
+            projection_weights=random.integers(-127, 128, (outputs, cells)).astype(np.int8),
+            projection_bias=random.integers(-3000, 3000, outputs).astype(np.int32),
+            projection_scale=scale,
+            projection_clip=float(random.choice([0.0, 0.5])),
+        )
+
+    @staticmethod
+    def coupled(op: LstmOp) -> LstmOp:
+        """Return the LSTM as a CIFG; what that lacks is read back as zeros and ones."""
+        own = np.array([0, 1, 1, 1], np.int8)
+        change: dict[str, Any] = {
+            "input_weights": op.input_weights * own[:, None, None],
+            "recurrent_weights": op.recurrent_weights * own[:, None, None],
+            "bias": op.bias * own[:, None].astype(np.int32),
+        }
+        for field in ("input_weight_scales", "recurrent_weight_scales", "layer_norm_scales"):
+            if getattr(op, field) is not None:
+                change[field] = np.append(np.float32(1), getattr(op, field)[1:])
+        if op.gate_scales is not None and op.layer_norm is not None:
+            change["gate_scales"] = np.append(np.float32(1), op.gate_scales[1:])
+            change["layer_norm"] = op.layer_norm * own[:, None].astype(np.int16)
+        if op.peephole is not None and op.peephole_scales is not None:
+            change["peephole"] = op.peephole * np.array([0, 1, 1], np.int16)[:, None]
+            change["peephole_scales"] = np.append(np.float32(1), op.peephole_scales[1:])
+        return replace(op, coupled=True, **change)
 
     def bidirectional(self, source: int, *, last: bool) -> int:
         signal = self.tensors[source].signal

@@ -18,6 +18,7 @@ import pytest
 
 import interpreters
 from edge_lstm.arrays import Array
+from edge_lstm.cells import LstmOp
 from edge_lstm.program import Profile, Program
 from edge_lstm_converters.read_tflite import program_from_bytes
 from edge_lstm_converters.write_tflite import tflite_bytes
@@ -135,6 +136,9 @@ def test_the_graphs_have_every_op_that_a_file_can_have() -> None:
         "lstm", "quantize", "reverse",
     }  # fmt: skip
     assert any(case.time_major for case in cases("litert", 60))
+    lstms = [op for case in cases("litert", 60) for op in case.program.ops]
+    variants = {variant for op in lstms if isinstance(op, LstmOp) for variant in op.variants}
+    assert variants == {"CIFG", "peephole", "projection", "layer normalization"}
 
 
 def test_the_check_can_fail() -> None:

@@ -635,7 +635,7 @@ MUTATIONS["CIFG: input gate is 32768 - f"] = replace(
 def plain_form(monkeypatch: pytest.MonkeyPatch) -> None:
     """Make every LSTM and Dense run in its plain form."""
     monkeypatch.setattr(lstm_tables, "shared_tables", lambda op, program: None)
-    monkeypatch.setattr(dense.DenseKernel, "_step_tape", lambda self: None)
+    monkeypatch.setattr(dense.DenseKernel, "_step_tape", lambda self, *_: None)
 
 
 @pytest.mark.usefixtures("plain_form")

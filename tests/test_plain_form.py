@@ -7,6 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+import interpreters
 from edge_lstm import float_reference
 from edge_lstm.calibrate import calibrate
 from edge_lstm.cells import (
@@ -26,6 +27,7 @@ from edge_lstm.cells import (
 )
 from edge_lstm.cells.functions import HARD_SIGMOID, TANH
 from edge_lstm.errors import UnsupportedModel
+from edge_lstm.float_runtime import FloatSession
 from edge_lstm.plain_form import plain_form
 from edge_lstm.quantize import quantize
 from edge_lstm.spec import ModelSpec, Signal
@@ -152,12 +154,20 @@ QUANTIZED = {word: spec for word, spec in REWRITTEN.items() if "peepholes" not i
 }
 
 
-@pytest.mark.parametrize("profile", ["tflm", "litert", "edge"])
-@pytest.mark.parametrize("word", QUANTIZED)
+NO_CELL_CLIP = ("cell clip", "edge")  # which refuses it
+
+
+@pytest.mark.parametrize(
+    ("word", "profile"),
+    [
+        (word, profile)
+        for word in QUANTIZED
+        for profile in ("tflm", "litert", "edge")
+        if (word, profile) != NO_CELL_CLIP
+    ],
+)
 def test_integers_follow_the_floats(word: str, profile: str) -> None:
     spec = QUANTIZED[word]
-    if word == "cell clip" and profile == "edge":
-        pytest.skip("profile edge has no cell clip: it refuses")
     x = x_of(64)
     program = quantize(spec, calibrate(spec, x), profile)
     lengths = np.random.default_rng(3).integers(1, TIME + 1, len(x))
@@ -178,6 +188,30 @@ def test_the_program_says_what_was_rewritten() -> None:
         "layer 'b_backward': its projection is folded into the recurrent weights,"
         " and a Dense after",
     )
+
+
+VARIANTS = [
+    replace(plain(), peepholes=uniform(R, 3, HIDDEN)),
+    projected("p"),
+    replace(plain(), coupled=True),
+    replace(plain(), clip=1.0),
+    replace(plain(), cell_clip=1.0),
+    replace(plain(), functions=(HARD_SIGMOID, TANH, TANH)),
+]
+
+
+@pytest.mark.parametrize("layer", VARIANTS, ids=lambda layer: layer.variants[0])
+def test_what_runs_the_textbook_lstm_only_refuses_the_others(layer: Lstm) -> None:
+    from edge_lstm_benchmarks.backends.numpy_float import spec_bytes
+    from edge_lstm_converters.write_tflite import float_tflite_bytes
+
+    spec = spec_of(layer)
+    with pytest.raises(UnsupportedModel, match="is not in the float runtime"):
+        FloatSession(spec, 1)
+    with pytest.raises(UnsupportedModel, match=r"not written to a float \.tflite; write \.onnx"):
+        float_tflite_bytes(spec, TIME)
+    with pytest.raises(UnsupportedModel, match="is not in numpy-float"):
+        spec_bytes(spec)
 
 
 @pytest.mark.parametrize(
@@ -215,3 +249,22 @@ def test_gru_and_rnn_run_in_the_edge_profile_and_both_directions() -> None:
         want = float_reference.run(spec, x_of())
         found = quantize(spec, ranges, "edge").predict(x_of())
         assert 10 * np.log10(np.square(want).mean() / np.square(found - want).mean()) > 20
+
+
+# A .tflite has no place for first states.
+@pytest.mark.parametrize("profile", ["tflm", "litert", "litert-ref"])
+@pytest.mark.parametrize("word", [word for word in QUANTIZED if "first states" not in word])
+def test_the_interpreters_give_the_same_integers(word: str, profile: str) -> None:
+    reason = interpreters.missing(profile)
+    if reason is not None:
+        pytest.skip(reason)
+    pytest.importorskip("flatbuffers", reason="not found: pip install 'edge-lstm[tools]'")
+    from edge_lstm_converters.write_tflite import tflite_bytes
+
+    spec = QUANTIZED[word]
+    program = quantize(spec, calibrate(spec, x_of(64)), profile)
+    x = program.input_tensor.quantize(x_of(6))
+    rows = np.ones(len(x), bool)
+    found = interpreters.run(profile, tflite_bytes(program, TIME), x[:, None], rows)
+    want = program.predict(x)
+    assert (found.reshape(want.shape) == want).all()

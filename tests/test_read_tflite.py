@@ -14,6 +14,7 @@ import interpreters
 from edge_lstm.arrays import Array
 from edge_lstm.cells import DenseOp, FlattenOp, LastStepOp, LstmOp
 from edge_lstm.errors import EdgeLstmError, UnreadableModel, UnsupportedModel, UsageError
+from edge_lstm.fixed_point import quantize_multiplier, requantize
 from edge_lstm.program import PROFILES, Program
 from edge_lstm.program_file import program_bytes
 from edge_lstm.program_file import program_from_bytes as load_program
@@ -358,6 +359,44 @@ def test_elementwise_operators_equal_the_interpreter_on_all_values(code: str, pr
         got = program_from_bytes(data, "m.tflite", profile).predict(x[0])
         want = interpreters.IN_PROCESS[profile](data, x, np.ones(1))
         np.testing.assert_array_equal(got[None], want, strict=True)
+
+
+def straddling_scales(rng: np.random.Generator, count: int) -> list[tuple[float, float]]:
+    """Return scales whose quotients, in float32 and in double, round some byte differently."""
+    found: list[tuple[float, float]] = []
+    values = np.arange(256)
+    while len(found) < count:
+        scale = float(np.float32(rng.uniform(0.001, 0.01)))
+        # The quotient times a byte lies at a tie, as nearly as float32 can say.
+        tie = int(rng.integers(1, 120)) + 0.5
+        other = float(np.float32(int(rng.integers(1, 255)) * scale / tie))
+        in_float = quantize_multiplier(float(np.float32(scale) / np.float32(other)))
+        in_double = quantize_multiplier(scale / other)
+        if (requantize(values, in_float) != requantize(values, in_double)).any():
+            found.append((scale, other))
+    return found
+
+
+@pytest.mark.parametrize(
+    "profile",
+    [
+        *("litert", "litert-ref", "tflm"),
+        pytest.param("tflite-runtime", marks=pytest.mark.tflite_runtime),
+        pytest.param("tflm-2026-08", marks=pytest.mark.tflm_2026_08),
+    ],
+)
+@pytest.mark.parametrize("code", ["RELU", "QUANTIZE"])
+def test_quotients_of_scales_are_as_precise_as_the_interpreters(code: str, profile: str) -> None:
+    """RELU divides in float32, but in TFLM since 2026-10-13; QUANTIZE in double everywhere."""
+    if reason := interpreters.missing(profile):
+        pytest.skip(reason)
+    x = np.arange(-128, 128).astype(np.int8).reshape(1, 1, 256)
+    for scale, other in straddling_scales(np.random.default_rng(9), 6):
+        source = TfliteTensor("input", (1, 256), "int8", (scale,), (-128,))
+        output = replace(source, name="y", scales=(other,))
+        data = serialize(one_operator(code, source, output))
+        got = program_from_bytes(data, "m.tflite", profile).predict(x[0])
+        np.testing.assert_array_equal(got[None], interpreters.run(profile, data, x, np.ones(1)))
 
 
 @pytest.mark.parametrize("profile", ["litert", "litert-ref", "tflm"])

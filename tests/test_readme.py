@@ -48,7 +48,7 @@ def without_figures(text: str) -> str:
 
 def test_readme_shows_every_command() -> None:
     words = {command.split()[1] for command, _ in shown_commands()}
-    assert words == {"convert", "inspect", "run", "bench", "doctor"}
+    assert words == {"convert", "inspect", "run", "verify", "bench", "doctor"}
     # Its own test runs the demo.
     assert "make demo" in blocks("console")[0]
 
@@ -123,9 +123,10 @@ def test_exit_codes_of_the_readme_are_those_of_the_errors() -> None:
 
 def test_profiles_of_the_readme_are_those_there_are() -> None:
     from edge_lstm import PROFILES
+    from edge_lstm.program import EDGE
 
     section = README[README.index("### Profiles") : README.index("### Exit codes")]
-    assert tuple(re.findall(r"^\| `([\w-]+)` \|", section, re.MULTILINE)) == PROFILES
+    assert tuple(re.findall(r"^\| `([\w-]+)` \|", section, re.MULTILINE)) == (*PROFILES, EDGE)
 
 
 def form_of(block: str) -> list[str]:

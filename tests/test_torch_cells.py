@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -307,3 +308,59 @@ def test_the_guess_for_a_state_dict_builds_the_model(tmp_path: Path, kind: str) 
     (tmp_path / "m.toml").write_text(suggest("m.pt", weights))
     x = torch.randn(BATCH, TIME, FEATURES)
     assert_like_torch(read_torch(tmp_path / "m.pt", tmp_path / "m.toml"), net, x)
+
+
+# --- through ONNX
+
+
+def exported(net: Any, x: Any, path: Path, dynamo: bool) -> Path:
+    """Write what torch.onnx makes of a module."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of constants, of deprecation, of batch sizes
+        torch.onnx.export(net.eval(), (x,), str(path), dynamo=dynamo, verbose=False)
+    return path
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_random_modules_survive_the_export_to_onnx(tmp_path: Path, seed: int) -> None:
+    pytest.importorskip("onnx", reason="onnx not found: pip install 'edge-lstm[tools]'")
+    from edge_lstm_converters.read_onnx import read_onnx
+
+    torch.manual_seed(seed)
+    rng = np.random.default_rng([2, seed])
+    _, cell, options = random_module(rng)
+    if "proj_size" in options:  # which no exporter of PyTorch writes
+        del options["proj_size"]
+        cell = nn.LSTM(FEATURES, 4, **options)
+    use = str(rng.choice(list(USES)))
+    net = Net(USES[use], cell=cell)
+    first = options["batch_first"]
+    x = torch.randn(*((BATCH, TIME) if first else (TIME, BATCH)), FEATURES)
+    spec = read_onnx(exported(net, x, tmp_path / "m.onnx", dynamo=False))
+    assert_like_torch(spec, net, x, first)
+
+
+NOT_THROUGH_ONNX = {"h_n cut and turned"}  # refused: computes with the states of several layers
+
+
+@pytest.mark.parametrize("word", [word for word in NETS if word not in NOT_THROUGH_ONNX])
+def test_what_stands_around_survives_the_export_to_onnx(tmp_path: Path, word: str) -> None:
+    pytest.importorskip("onnx", reason="onnx not found: pip install 'edge-lstm[tools]'")
+    from edge_lstm_converters.read_onnx import read_onnx
+
+    torch.manual_seed(0)
+    net = NETS[word]()
+    x = torch.randn(BATCH, TIME, FEATURES)
+    assert_like_torch(read_onnx(exported(net, x, tmp_path / "m.onnx", dynamo=False)), net, x)
+
+
+# The exporter takes seconds a model.
+@pytest.mark.parametrize("word", ["h_n reshaped", "convolution, pooling, lstm", "adaptive pooling"])
+def test_a_dynamo_export_is_read(tmp_path: Path, word: str) -> None:
+    pytest.importorskip("onnxscript", reason="onnxscript not found: pip install onnxscript")
+    from edge_lstm_converters.read_onnx import read_onnx
+
+    torch.manual_seed(0)
+    net = NETS[word]()
+    x = torch.randn(BATCH, TIME, FEATURES)
+    assert_like_torch(read_onnx(exported(net, x, tmp_path / "m.onnx", dynamo=True)), net, x)

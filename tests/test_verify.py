@@ -84,7 +84,7 @@ def planted(monkeypatch: pytest.MonkeyPatch) -> None:
 def plain_runtime(monkeypatch: pytest.MonkeyPatch) -> None:
     """Make the NumPy runtime use its plain LSTM and Dense, so that a mutation reaches them."""
     monkeypatch.setattr("edge_lstm.cells.lstm_tables.shared_tables", lambda op, program: None)
-    monkeypatch.setattr("edge_lstm.cells.dense.DenseKernel._step_tape", lambda self: None)
+    monkeypatch.setattr("edge_lstm.cells.dense.DenseKernel._step_tape", lambda self, *_: None)
 
 
 @pytest.fixture(scope="module")
@@ -115,6 +115,8 @@ def cell(report: VerifyReport, first: str, second: str) -> tuple[int, int] | Non
         "hand_straddle_fc",
         "softmax_T20_I5_H20_O6",
         "stack2_T16_I8_H12_O3",
+        "tf_bidirectional_stack",
+        "tf_words",
         "tfliteonly_peephole",
         "timemajor_T8_I4_H10_O0",
         "tflmonly_16x8",

@@ -1,4 +1,8 @@
-"""HDF5 files as NumPy arrays; follows no link and allocates no more than the file can fill."""
+"""HDF5 files as NumPy arrays; follows no link and allocates no more than the file can fill.
+
+What is checked is what HDF5 tells before it reads: links, shapes, types and sizes. The lengths of
+single texts it does not tell: where these are damaged it can hold up the process for some seconds.
+"""
 
 from __future__ import annotations
 

@@ -65,14 +65,14 @@ def read_architecture(path: Path, model: Mapping[str, Any]) -> Architecture:
         return _Reader(path).model(model, "", "", 0)
     except ModelError:
         raise
-    except (KeyError, TypeError, ValueError, AttributeError, IndexError, RecursionError) as error:
-        if isinstance(error, RecursionError):
-            raise UnsupportedModel(
-                f"{path}: its layers are nested too deep; want at most {MOST_LAYERS} layers"
-            ) from error
+    except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError) as error:
         raise UnreadableModel(
             f"{path}: the model's configuration is damaged ({type(error).__name__}: {error});"
             " save the model again"
+        ) from error
+    except RecursionError as error:
+        raise UnsupportedModel(
+            f"{path}: its layers are nested too deep; want at most {MOST_LAYERS} layers"
         ) from error
 
 
@@ -183,6 +183,8 @@ class _Reader:
             return replace(layer, branches=(inner,))
         if class_name == "Bidirectional":
             return self._bidirectional(layer, depth)
+        if class_name in ("GetItem", "SlicingOpLambda"):
+            return replace(layer, class_name="GetItem", config={"index": _index(entry)})
         return layer
 
     def _bidirectional(self, layer: KerasLayer, depth: int) -> KerasLayer:
@@ -394,6 +396,24 @@ def _endpoints(value: Any) -> list[_Tensor]:
     if len(value) == 3 and isinstance(value[0], str) and isinstance(value[1], int):
         value = [value]
     return [_Tensor(str(v[0]), int(v[2])) for v in value]
+
+
+def _index(entry: Mapping[str, Any]) -> list[int | tuple[int | None, ...] | str]:
+    """Return what stands in brackets in ``x[:, -1]``: numbers, and slices as three of them."""
+    node = entry["inbound_nodes"][0]
+    if isinstance(node, dict):  # Keras 3
+        index = node["args"][1]
+    else:
+        index = (node if isinstance(node[0], str) else node[0])[3]["slice_spec"]
+    found: list[int | tuple[int | None, ...] | str] = []
+    for item in index if isinstance(index, list) else [index]:
+        if isinstance(item, dict):
+            item = item.get("config", item)
+            item = tuple(item.get(key) for key in ("start", "stop", "step"))
+        plain = item if isinstance(item, tuple) else (item,)
+        fits = all(n is None or (type(n) is int and abs(n) < 2**31) for n in plain)
+        found.append(item if fits and item is not None else str(item))
+    return found
 
 
 def _merge(layer: KerasLayer, count: int) -> str:

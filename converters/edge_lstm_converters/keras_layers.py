@@ -39,7 +39,7 @@ from edge_lstm_converters.keras_archive import IN_A_CELL, KerasFile, KerasLayer
 from edge_lstm_converters.keras_graph import Join, Step
 from edge_lstm_converters.keras_recurrent import function, function_name, recurrent_cell
 from edge_lstm_converters.rules import check
-from edge_lstm_converters.rules_keras import RULES, Fed
+from edge_lstm_converters.rules_keras import COMMON, RULES, Fed
 
 
 class Chain:
@@ -92,7 +92,7 @@ class Chain:
             return
         if step.class_name not in RULES:
             raise _unknown(step)
-        check(RULES[step.class_name], self.fed(step), step.where)
+        check((*COMMON, *RULES[step.class_name]), self.fed(step), step.where)
         _BUILDERS[step.class_name](self, step)
 
     def branch(self) -> Chain:
@@ -122,7 +122,7 @@ def _add_join(chain: Chain, join: Join) -> None:
     if pair is not None:
         forward, backward = pair
         for layer in pair:
-            check(RULES[layer.class_name], chain.fed(layer), layer.where)
+            check((*COMMON, *RULES[layer.class_name]), chain.fed(layer), layer.where)
         chain.add(
             Bidirectional(
                 name,
@@ -215,7 +215,7 @@ def _note_state(chain: Chain, layer: KerasLayer) -> None:
 def _add_time_distributed(chain: Chain, layer: KerasLayer) -> None:
     (inner,) = layer.branches
     one_step = Signal("vector", chain.signal.size)
-    check(RULES[inner.class_name], chain.fed(inner, one_step), inner.where)
+    check((*COMMON, *RULES[inner.class_name]), chain.fed(inner, one_step), inner.where)
     if inner.class_name != "Flatten":  # one step is flat
         _BUILDERS[inner.class_name](chain, inner)
 
@@ -446,6 +446,25 @@ def _add_cropping(chain: Chain, layer: KerasLayer) -> None:
         raise layer.refuse(f"is fed {steps} steps", f"want more than {start + end}")
 
 
+def _add_item(chain: Chain, layer: KerasLayer) -> None:
+    steps, before = layer.config["index"][1], chain.time_steps
+    name = chain.name(layer)
+    if isinstance(steps, int):
+        if before is not None and not -before <= steps < before:
+            raise layer.refuse(f"takes step {steps} of {before}", "want one that there is")
+        chain.add(LastStep(name) if steps == -1 else PickStep(name, steps))
+        return
+    start, end, stride = steps
+    if stride == -1:
+        chain.add(Reverse(name))
+        return
+    chain.add(Steps(name, start or 0, end))
+    if before is not None:
+        chain.time_steps = len(range(before)[start:end])
+        if chain.time_steps < 1:
+            raise layer.refuse(f"takes steps {start} to {end} of {before}", "want at least one")
+
+
 def _add_flatten(chain: Chain, layer: KerasLayer) -> None:
     if chain.signal.kind == "sequence":
         assert chain.time_steps is not None
@@ -511,6 +530,7 @@ _BUILDERS: dict[str, Callable[[Chain, KerasLayer], None]] = {
     "GlobalMaxPooling1D": _add_global_pool,
     "GlobalAveragePooling1D": _add_global_pool,
     "Cropping1D": _add_cropping,
+    "GetItem": _add_item,
     "Flatten": _add_flatten,
     "Reshape": _add_reshape,
     "BatchNormalization": _add_batch_norm,

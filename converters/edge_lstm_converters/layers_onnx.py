@@ -136,7 +136,7 @@ def conv_of_one(weights: Array) -> bool:
 
 
 def arithmetic(axes: Axes, node: Node, inputs: Values) -> list[Value]:
-    """Add, Sub, Mul or Div of a constant: into the Dense in front, or a Scale; joins of values."""
+    """Add, Sub, Mul or Div of a constant; Add and Mul of branches of one input."""
     a, b = inputs
     if isinstance(a, View) and isinstance(b, View) and node.op in ("Add", "Mul"):
         return [joined(axes, _broadcast(axes, a, b), "sum" if node.op == "Add" else "mul")]

@@ -62,7 +62,7 @@ def _split_inputs(inputs: Values) -> tuple[View, list[Array | None]]:
 
 
 def gather(axes: Axes, node: Node, inputs: Values) -> list[Value]:
-    """Gather: an embedding, or one index of an axis."""
+    """Gather: an embedding, one step of time, or one of two directions."""
     data, index = inputs
     if isinstance(data, np.ndarray) and isinstance(index, View):
         return embedding(data, node, index)
@@ -75,7 +75,7 @@ def gather(axes: Axes, node: Node, inputs: Values) -> list[Value]:
 
 
 def slice_(axes: Axes, node: Node, inputs: Values) -> list[Value]:
-    """Slice: nothing, or the last step of time."""
+    """Slice: a run of time steps, all of them reversed, or one of two directions."""
     view, constants = _split_inputs(inputs)
     for axis, start, end, step in slices_of(node, constants):
         view = axes.slice(view, axis, start, end, step)
@@ -159,7 +159,7 @@ def cast(axes: Axes, node: Node, inputs: Values) -> list[Value]:
 
 
 def concat(axes: Axes, node: Node, inputs: Values) -> list[Value]:
-    """Concat of the final states of several layers."""
+    """Concat of final states, or of the features of branches and directions."""
     views = [v for v in inputs if isinstance(v, View)]
     if len(views) == len(inputs) == 1:
         return [views[0]]

@@ -33,6 +33,17 @@ class Fed:
 Rule = Callable[[Fed], str | None]
 
 
+def not_quantized(fed: Fed) -> str | None:
+    """Layers must be in float: save the model before model.quantize()."""
+    policy = fed.layer.get("dtype", "float32")
+    if isinstance(policy, dict):
+        inner = policy.get("config")
+        name = inner.get("name") if isinstance(inner, dict) else None
+        policy = name or policy.get("class_name")
+    quantized = isinstance(policy, str) and ("_from_" in policy or "Quantized" in policy)
+    return f"is quantized already ({policy})" if quantized else None
+
+
 def batch_major(fed: Fed) -> str | None:
     """Recurrent layers must take [batch, time, features] (time_major=False)."""
     return "time_major is true" if fed.layer.get("time_major", False) else None
@@ -130,6 +141,18 @@ def drops_the_axis(fed: Fed) -> str | None:
     return "keepdims is true" if fed.layer.get("keepdims", False) else None
 
 
+def takes_steps(fed: Fed) -> str | None:
+    """Of x[...] only steps may be taken: x[:, n], x[:, n:m] or x[:, ::-1]."""
+    index = list(fed.layer.get("index", []))
+    everything = (None, None, None)
+    rest = [i for k, i in enumerate(index) if k != 1 and i not in (everything, (None, None, 1))]
+    steps = index[1] if len(index) > 1 else None
+    runs = isinstance(steps, tuple) and (steps[2] in (None, 1) or steps == (None, None, -1))
+    if rest or len(index) > 3 or not (runs or isinstance(steps, int)):
+        return f"takes {index}"
+    return None
+
+
 def known_length(fed: Fed) -> str | None:
     """Flatten and Reshape need a model with one sequence length, keras.Input((time, features))."""
     if fed.signal.kind == "sequence" and fed.time_steps is None:
@@ -164,6 +187,8 @@ RECURRENT: tuple[Rule, ...] = (
     no_cell_state_output,
     no_mask_on_reversed_steps,
 )
+# Of every class, before its own.
+COMMON: tuple[Rule, ...] = (not_quantized,)
 # By class; a class that is not here is refused by name. The order is the one of SUPPORTED.md.
 RULES: dict[str, tuple[Rule, ...]] = {
     "LSTM": RECURRENT,
@@ -188,6 +213,7 @@ RULES: dict[str, tuple[Rule, ...]] = {
     "GlobalMaxPooling1D": (is_fed_a_sequence, max_over_repeats, features_last, drops_the_axis),
     "GlobalAveragePooling1D": (is_fed_a_sequence, features_last, drops_the_axis),
     "Cropping1D": (is_fed_a_sequence, no_mask),
+    "GetItem": (is_fed_a_sequence, no_mask, takes_steps),
     "Flatten": (no_mask, features_last, known_length),
     "Reshape": (no_mask, known_length),
     "BatchNormalization": (normalizes_features,),

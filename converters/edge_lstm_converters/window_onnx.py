@@ -126,7 +126,13 @@ def over_time(axes: Axes, node: Node, inputs: Values) -> list[Value]:
         view, axis, keep = _along_time(axes, view), 2, True
     else:
         steer = [None, *(v if isinstance(v, np.ndarray) else None for v in others)]
-        chosen = axes_of(node, steer) or []
+        chosen = [axes.position(view, axis) for axis in axes_of(node, steer) or []]
+        units = [axis for axis in chosen if view.axes[axis] == ()]
+        if len(chosen) > 1 and units:  # an axis of one element has nothing to join
+            chosen = [axis for axis in chosen if axis not in units]
+            if not node.get("keepdims", 1):
+                view = axes.squeeze(view, units)
+                chosen = [axis - sum(unit < axis for unit in units) for axis in chosen]
         if len(chosen) != 1:
             raise RefusedError(f"works along axes {chosen}", "want time alone")
         axis, keep = axes.position(view, chosen[0]), bool(node.get("keepdims", 1))

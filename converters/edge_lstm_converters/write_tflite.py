@@ -531,6 +531,11 @@ class _FloatWriter(_Writer):
         self.dense(layer.name, source, output, weights, bias, layer.activation)
 
     def lstm(self, layer: Lstm, source: int, output: int) -> None:
+        if layer.variants:
+            raise UnsupportedModel(
+                f"layer {layer.name!r}: an LSTM with {' and '.join(layer.variants)} is not written"
+                " to a float .tflite; write .onnx"
+            )
         for start in (layer.initial_hidden, layer.initial_cell):
             if start is not None and start.any():
                 raise UnsupportedModel(

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Literal
+from weakref import WeakKeyDictionary
 
 import numpy as np
 
@@ -147,6 +148,17 @@ def activation_bounds(tensor: Tensor, activation: FusedActivation) -> tuple[int,
     return max(info.min, int(low)), min(info.max, int(high))
 
 
+_SHARED: WeakKeyDictionary[DenseOp, dict[object, F64]] = WeakKeyDictionary()
+
+
+def _shared(op: DenseOp, key: object, make: Callable[[], F64]) -> F64:
+    """Return what ``make`` returns, made once for all sessions of an op."""
+    known = _SHARED.setdefault(op, {})
+    if key not in known:
+        known[key] = make()
+    return known[key]
+
+
 class DenseKernel(StatelessKernel):
     """FULLY_CONNECTED as the profile's runtime rounds it."""
 
@@ -159,15 +171,17 @@ class DenseKernel(StatelessKernel):
         double = self.profile == "tflm" or len(op.weight_scales) > 1
         products = [scale_product(source.scale, s, double=double) for s in op.weight_scales]
         self.factors = [quantize_multiplier(p / output.scale) for p in products]
-        weights = op.weights.astype(np.int64) - op.weight_zero_point
-        self.weights = weights.astype(np.float64)
-        self.bias = op.bias - source.zero_point * weights.sum(axis=1)
+        self.weights = _shared(
+            op, "weights", lambda: op.weights.astype(np.float64) - op.weight_zero_point
+        )
+        row_sums = self.weights.sum(axis=1).astype(np.int64)
+        self.bias = op.bias - source.zero_point * row_sums
         self.real_scales = op.weight_scales.astype(np.float64) * source.scale / output.scale
         float_products = op.weight_scales * np.float32(source.scale)
         self.float_scales = float_products.astype(np.float32) / np.float32(output.scale)
 
         self.result = np.empty((batch_size, len(op.weights)))
-        self.tape = self._step_tape()
+        self.tape = self._step_tape(source.zero_point)
         self.last: Call = (self.result.astype, (np.dtype(np.int8),))
         self._step = None if self.tape is None else compile_tape(self.tape, ["x"], result=self.last)
 
@@ -178,7 +192,7 @@ class DenseKernel(StatelessKernel):
         y: Array = self._step(x)
         return y
 
-    def _step_tape(self) -> Tape | None:
+    def _step_tape(self, source_zero_point: int) -> Tape | None:
         """Return one step in few calls, as ``lstm_fast`` does it, or None where that is not exact.
 
         The two roundings of ``requantize`` are ``floor`` of the folded product, then ``rint`` of
@@ -193,12 +207,18 @@ class DenseKernel(StatelessKernel):
         if bound >= 2.0**31:
             return None
         fed = np.ones((len(out), self.weights.shape[1] + 1))
-        weights = np.column_stack([self.weights, self.bias])
+
+        def columns(factor: float, half: float) -> F64:
+            """Return the weights times ``factor``, the bias below them, for rows of inputs."""
+            folded = np.column_stack([self.weights, self.bias]) * factor
+            folded[:, -1] += half
+            return np.ascontiguousarray(folded.T)
+
         tape: Tape = [(SET, (fed[:, :-1], Parameter("x")))]
         if self.profile == "litert":
             acc = np.empty(out.shape, np.float32)
             tape += [
-                (fed.dot, (np.ascontiguousarray(weights.T), out)),
+                (fed.dot, (_shared(self.op, source_zero_point, lambda: columns(1.0, 0.0)), out)),
                 (SET, (acc, out)),
                 (np.multiply, (acc, self.float_scales, acc)),
                 (np.rint, (acc, out)),
@@ -206,12 +226,14 @@ class DenseKernel(StatelessKernel):
         else:
             if shift > 0 or bound * multiplier + 2.0**31 >= 2.0**52:
                 return None
-            folded = weights * (multiplier * 2.0**-31)
-            folded[:, -1] += 0.5
+            key = (source_zero_point, multiplier)
             ties_up = self.profile == "tflite-runtime"
             scale = 2.0**shift * (1.0 if ties_up else 1 + 2.0**-40)
             tape += [
-                (fed.dot, (np.ascontiguousarray(folded.T), out)),
+                (
+                    fed.dot,
+                    (_shared(self.op, key, lambda: columns(multiplier * 2.0**-31, 0.5)), out),
+                ),
                 (np.floor, (out, out)),
                 (np.multiply, (out, np.array(scale), out)),
                 *(

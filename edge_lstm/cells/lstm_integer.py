@@ -154,6 +154,7 @@ class LstmOp(Op):
         tflite = program.profile in TFLITE_PROFILES
         family = "gemmlowp" if tflite else "interpolated"
         found: dict[str, object] = {
+            "gate_order": ["input", "forget", "cell", "output"],
             "input_zero_point": source.zero_point,
             "input_multipliers": [f.multiplier for f in parameters.input_factors],
             "input_shifts": [f.shift for f in parameters.input_factors],
@@ -176,8 +177,6 @@ class LstmOp(Op):
                 if tflite
                 else "by the two factors below, two roundings each"
             ),
-            "forget_cell_factor": list(parameters.forget_cell_factor),
-            "input_cell_factor": list(parameters.input_cell_factor),
             "hidden_factor": list(parameters.hidden_factor),
             "hidden_factor_zero_point": (
                 self.product_zero_point if tflite else self.hidden_zero_point
@@ -196,6 +195,8 @@ class LstmOp(Op):
             found["cell_tanh_table"] = f"{family}, Q{15 + power}.{-power} -> Q0.15"
             found["cell_tanh_table_sha256"] = table_digest(parameters.cell_tanh)
         if not tflite:
+            found["forget_cell_factor"] = list(parameters.forget_cell_factor)
+            found["input_cell_factor"] = list(parameters.input_cell_factor)
             found["table_knots"] = activations.interpolation_knots()
         return found | self._derived_variants(power)
 

@@ -44,11 +44,11 @@ class QuantizeOp(Op):
     def derived(self, program: Program) -> dict[str, object]:
         kernel = self.prepare(program, 1)
         if isinstance(kernel, RequantizeKernel):
-            words = {
-                requantize: "two roundings, ties up, then away",
-                requantize_ties_up: "two roundings, ties up",
-            }
-            rounding = words.get(kernel.rounder, "one rounding, ties up")
+            rounding = "one rounding, ties up"
+            if kernel.rounder is requantize:
+                rounding = "two roundings, ties up, then away"
+            elif kernel.rounder is requantize_ties_up:
+                rounding = "two roundings, ties up"
             return {"factor": list(kernel.factor), "rounding": rounding}
         if program.profile == "litert":
             return {"rounding": "float32 product with 1 / scale, ties to even"}

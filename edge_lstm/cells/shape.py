@@ -197,8 +197,8 @@ class ConcatOp(Op):
         }
         if len(labels) > 1:
             raise UnsupportedModel(
-                f"layer {self.name!r}: joins values of {len(labels)} scales, and no runtime rescales"
-                " them; give inputs and output one scale"
+                f"layer {self.name!r}: joins values of {len(labels)} scales, which no runtime"
+                " does; give inputs and output one scale"
             )
         return ConcatKernel()
 

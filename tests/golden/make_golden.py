@@ -18,6 +18,7 @@ import importlib.metadata
 import json
 import os
 import platform
+import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
@@ -219,9 +220,14 @@ def main(arguments: list[str]) -> int:
     if not arguments or arguments[0] not in steps or set(arguments[1:]) - set(MODELS):
         print(f"usage: make_golden.py convert|vectors [{'|'.join(MODELS)}]", file=sys.stderr)
         return 2
-    for name in arguments[1:] or MODELS:
-        if arguments[0] == "convert" or (HERE / name / "model.tflite").exists():
-            steps[arguments[0]](name)
+    step, *names = arguments
+    if step == "convert" and len(names) != 1:
+        # Names in the file count what the process has made before.
+        for name in names or MODELS:
+            subprocess.run([sys.executable, __file__, "convert", name], check=True)
+        return 0
+    for name in names or MODELS:
+        steps[step](name)
     return 0
 
 

@@ -2,11 +2,12 @@
 
 Run it once with each generation of Keras; both write what no test could write itself::
 
-    pip install tensorflow==2.15.1 && python make_keras_models.py     # keras2_*
+    pip install tensorflow==2.15.1 edge-lstm && python make_keras_models.py     # keras2_*
     pip install keras==3.15.1 torch && KERAS_BACKEND=torch python make_keras_models.py  # keras3_*
 """
 
 import os
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -93,6 +94,54 @@ def weights() -> Any:
     )
 
 
+def steps() -> Any:
+    """Return a model with a backward layer that is turned round by hand; PyTorch cannot do it."""
+    entry = keras.Input((8, 3), name="frames")
+    ahead = layers.LSTM(2, return_sequences=True, name="ahead")(entry)
+    back = layers.LSTM(2, return_sequences=True, go_backwards=True, name="back")(entry[:, 1:])
+    both = layers.Concatenate(name="both")([ahead[:, 1:], back[:, ::-1]])
+    return keras.Model(entry, layers.GRU(2, return_sequences=True, name="gru")(both)[:, -1])
+
+
+def keep_cudnn(rng: np.random.Generator, x: np.ndarray) -> None:
+    """Save CuDNN layers, which run on NVIDIA alone, and answers of those they are loaded as."""
+    import tensorflow
+
+    old = tensorflow.compat.v1.keras.layers
+    models = [
+        keras.Sequential(
+            [
+                keras.Input((8, 3), name="frames"),
+                gru(4, return_sequences=True, name="gru"),
+                lstm(2, name="lstm"),
+            ]
+        )
+        for gru, lstm in ((old.CuDNNGRU, old.CuDNNLSTM), (layers.GRU, layers.LSTM))
+    ]
+    randomize(models[0], rng)
+    models[0].save(FOLDER / "keras2_cudnn.h5")
+    with tempfile.TemporaryDirectory() as folder:
+        models[0].save_weights(f"{folder}/weights.h5")
+        models[1].load_weights(f"{folder}/weights.h5")
+    np.savez_compressed(FOLDER / "keras2_cudnn.npz", x=x, y=models[1].predict(x, verbose=0))
+
+
+def keep_textgenrnn() -> None:
+    """Save what Keras 2, which knows CuDNN's layout, makes of textgenrnn's weights, in float64."""
+    from edge_lstm_benchmarks.datasets import textgenrnn_weights
+
+    keras.backend.set_floatx("float64")
+    entry = keras.Input((40,))
+    y = layers.Embedding(465, 100, name="embedding")(entry)
+    for name in ("rnn_1", "rnn_2"):
+        y = layers.LSTM(128, return_sequences=True, name=name)(y)
+    model = keras.Model(entry, y)
+    model.load_weights(textgenrnn_weights(), by_name=True)
+    x = np.random.default_rng(0).integers(0, 465, (4, 40)).astype(np.int32)
+    last = model.predict(x, verbose=0)[:, -1].astype(np.float32)
+    np.savez_compressed(FOLDER / "keras2_textgenrnn.npz", x=x, y=last)
+
+
 def main() -> None:
     """Write all files."""
     rng = np.random.default_rng(0)
@@ -103,6 +152,12 @@ def main() -> None:
     for (model, name, data), suffix in zip(cases, suffixes[GENERATION], strict=True):
         randomize(model, rng)
         keep(model, name, suffix, data)
+    if GENERATION == "keras2":
+        model = steps()
+        randomize(model, rng)
+        keep(model, "steps", ".h5", x)
+        keep_cudnn(rng, x)
+        keep_textgenrnn()
 
 
 if __name__ == "__main__":

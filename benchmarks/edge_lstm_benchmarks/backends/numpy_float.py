@@ -78,7 +78,7 @@ def spec_bytes(spec: ModelSpec) -> bytes:
 
 def _pack(layer: Layer) -> tuple[dict[str, Array], dict[str, Any]]:
     """Return a layer's arrays and its options."""
-    if isinstance(layer, Lstm):
+    if isinstance(layer, Lstm) and not layer.variants:
         held = {
             name: np.stack([getattr(gate, name) for gate in layer.gates])
             for name in ("input_weights", "recurrent_weights", "bias")
