@@ -179,7 +179,7 @@ def _app() -> Any:
 
     @app.command()
     def convert(
-        model: Annotated[Path, typer.Argument(help=".onnx .pt .pth .safetensors .pt2 .keras .h5 .tflite")],
+        model: Annotated[Path, typer.Argument(help="A model of any framework.")],
         output: Annotated[Path, typer.Option("-o", "--output", help="Folder to write to.")],
         to: Annotated[str, typer.Option("--to", help="Some of onnx,tflite,elstm.")] = "",
         calib: Annotated[

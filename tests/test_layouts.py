@@ -66,6 +66,7 @@ def test_torch_gates_compute_what_torch_computes(bias: bool) -> None:
 )
 def test_torch_gates_refuse_a_wrong_shape(name: str, shape: tuple[int, ...], message: str) -> None:
     shapes = {"weight_ih": (8, 3), "weight_hh": (8, 2), "bias_ih": (8,), "bias_hh": (8,)}
-    arrays = {n: np.zeros(s, np.float32) for n, s in (shapes | {name: shape}).items()}
+    given = (shapes | {name: shape}).values()
+    ih, hh, bias_ih, bias_hh = (np.zeros(s, np.float32) for s in given)
     with pytest.raises(UnsupportedModel, match=message):
-        torch_lstm_gates("f.pt: lstm", **arrays)
+        torch_lstm_gates("f.pt: lstm", ih, hh, bias_ih, bias_hh)

@@ -242,7 +242,7 @@ def test_int16_activations_are_nearer_to_the_float_model(form: str) -> None:
     errors = {}
     for dtype in ("int8", "int16"):
         ranges = calibrate(model.spec, model.x)
-        program = quantize(model.spec, ranges, "tflm", dtype)  # type: ignore[arg-type]
+        program = quantize(model.spec, ranges, "tflm", dtype)
         got = program.predict(model.x)
         if program.input_tensor.signal.kind == "tokens":
             got = program.output_tensor.dequantize(got)

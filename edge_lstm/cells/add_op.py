@@ -36,6 +36,16 @@ class AddOp(Op):
         del batch_size
         return AddKernel(self, program)
 
+    def derived(self, program: Program) -> dict[str, object]:
+        kernel = AddKernel(self, program)
+        if kernel.right:
+            return {"weights": kernel.weights, "right_shift": kernel.right}
+        return {
+            "left_shift": kernel.headroom,
+            "input_factors": [list(factor) for factor in kernel.factors],
+            "output_factor": list(kernel.factor),
+        }
+
 
 class AddKernel(StatelessKernel):
     """ADD as the profile's runtime rounds it.
