@@ -5,12 +5,22 @@ from collections.abc import Iterator
 import numpy as np
 import pytest
 
+import interpreters
 from edge_lstm.arrays import Array
-from edge_lstm.cells import ConcatOp, FirstStepOp, FlattenOp, LastStepOp, ReverseOp
+from edge_lstm.cells import (
+    AddOp,
+    ConcatOp,
+    FirstStepOp,
+    FlattenOp,
+    LastStepOp,
+    QuantizeOp,
+    ReverseOp,
+)
 from edge_lstm.errors import UnsupportedModel, UsageError
-from edge_lstm.program import Op, Program, Tensor
+from edge_lstm.program import Op, Profile, Program, Tensor
 from edge_lstm.program_file import program_bytes, program_from_bytes
 from edge_lstm.spec import Signal
+from edge_lstm_converters.write_tflite import tflite_bytes
 from random_graphs import RandomGraph
 
 STEPS = 6
@@ -73,6 +83,46 @@ def test_concat_refuses_values_of_two_scales() -> None:
     program = Program("joined", "tflm", tensors, (ConcatOp("join", (0, 0), 1),), 0, 1)
     with pytest.raises(UnsupportedModel, match="layer 'join': joins values of 2 scales"):
         program.session()
+
+
+def adding(profile: Profile, ratios: tuple[float, float]) -> Program:
+    """Return a program that adds its input, reversed and in another scale, to itself."""
+    signal, scale = Signal("sequence", 50), 0.01
+    other = float(np.float32(scale * ratios[1] / ratios[0]))
+    tensors = (
+        Tensor("input", signal, "int8", float(np.float32(scale)), 7),
+        Tensor("turn.output", signal, "int8", float(np.float32(scale)), 7),
+        Tensor("rescale.output", signal, "int8", other, -30),
+        Tensor("add.output", signal, "int8", float(np.float32(scale / ratios[0])), 11),
+    )
+    ops = (
+        ReverseOp("turn", (0,), 1),
+        QuantizeOp("rescale", (1,), 2),
+        AddOp("add", (0, 2), 3),
+    )
+    return Program("adding", profile, tensors, ops, 0, 3)
+
+
+@pytest.mark.parametrize("profile", list(interpreters.IN_PROCESS))
+def test_add_equals_the_interpreter_for_every_ratio_of_scales(profile: Profile) -> None:
+    """Below 2^-10 LiteRT leaves XNNPACK for a kernel of its own."""
+    if reason := interpreters.missing(profile):
+        pytest.skip(reason)
+    random = np.random.default_rng(3)
+    reset = np.ones(4)
+    for number in range(60):
+        least = -13 if number % 3 == 0 else -3
+        ratios = (2.0 ** random.uniform(-3, 2), 2.0 ** random.uniform(least, 2))
+        program = adding(profile, ratios)
+        x = random.integers(-128, 128, (4, 1, 20, 50)).astype(np.int8)
+        want = interpreters.run(profile, tflite_bytes(program, 20), x, reset)
+        np.testing.assert_array_equal(np.stack([program.predict(v) for v in x]), want, str(ratios))
+
+
+def test_add_into_a_much_finer_scale_is_refused_for_litert() -> None:
+    with pytest.raises(UnsupportedModel, match="layer 'add': ADD makes values 300 times finer"):
+        adding("litert", (300.0, 1.0)).session()
+    adding("litert-ref", (300.0, 1.0)).session()
 
 
 def test_a_padded_batch_equals_its_rows_one_by_one() -> None:
