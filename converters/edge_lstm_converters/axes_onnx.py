@@ -12,21 +12,8 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from edge_lstm.arrays import Array
-from edge_lstm.cells import (
-    Activation,
-    Backward,
-    Bidirectional,
-    Dropout,
-    Elementwise,
-    Flatten,
-    GlobalPool,
-    LastStep,
-    PickStep,
-    Pool1d,
-    Reverse,
-    Steps,
-)
-from edge_lstm.spec import Layer
+from edge_lstm.cells import Flatten, LastStep, PickStep, Reverse, Steps
+from edge_lstm_converters.chains import Step, one_direction
 
 FEATURES = "features"
 DIRECTION, PART = "direction", "part"
@@ -56,35 +43,6 @@ class SizeLearned(Exception):
     def __init__(self, atom: str, size: int) -> None:
         super().__init__(atom, size)
         self.atom, self.size = atom, size
-
-
-@dataclass(frozen=True)
-class Step:
-    """One layer in the chain, and the one in front of it.
-
-    Args:
-        layer: None at the input.
-        size: features that come out.
-        vector: whether time is gone.
-    """
-
-    layer: Layer | None
-    parent: Step | None
-    size: int
-    vector: bool = False
-
-    def then(self, layer: Layer, size: int, *, vector: bool | None = None) -> Step:
-        """Return the next step of the chain."""
-        return Step(layer, self, size, self.vector if vector is None else vector)
-
-    def layers(self) -> list[Layer]:
-        """Return the chain's layers from the input on."""
-        found: list[Layer] = []
-        step: Step | None = self
-        while step is not None:
-            found += [] if step.layer is None else [step.layer]
-            step = step.parent
-        return found[::-1]
 
 
 @dataclass(frozen=True)
@@ -440,43 +398,3 @@ class Axes:
                     f"has {role} where {self.roles[atoms[0]]} is, in {self.describe(view)}"
                 )
         return view
-
-
-KEEP_DIRECTIONS = (
-    Activation,
-    Dropout,
-    Elementwise,
-    GlobalPool,
-    LastStep,
-    PickStep,
-    Pool1d,
-    Reverse,
-    Steps,
-)
-"""Layers that treat every feature alike, so that they may come before a direction is picked."""
-
-
-def one_direction(step: Step, index: int) -> Step | None:
-    """Return the chain that gives one direction of a bidirectional layer; None: there is none.
-
-    Args:
-        step: a bidirectional layer, or one that treats its features alike behind it.
-        index: 0 forward, 1 backward.
-    """
-    layer, parent = step.layer, step.parent
-    if layer is None or parent is None:
-        return None
-    if isinstance(layer, Bidirectional) and layer.merge == "concat":
-        inner = layer.backward_layer if index else layer.forward_layer
-        chain = parent.then(Backward("", inner) if index else inner, inner.output_size)
-        if layer.final:
-            last = PickStep("", 0) if index else LastStep("")
-            chain = chain.then(last, inner.output_size, vector=True)
-        return chain
-    softmax = isinstance(layer, Activation) and layer.kind == "softmax"
-    if not isinstance(layer, KEEP_DIRECTIONS) or softmax:
-        return None
-    chain_before = one_direction(parent, index)
-    if chain_before is None:
-        return None
-    return chain_before.then(layer, chain_before.size, vector=step.vector)

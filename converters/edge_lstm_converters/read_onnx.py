@@ -39,11 +39,11 @@ from edge_lstm_converters.axes_onnx import (
     SizeLearned,
     Stack,
     State,
-    Step,
     Value,
     Values,
     View,
 )
+from edge_lstm_converters.chains import Step
 from edge_lstm_converters.load_onnx import Graph, Node, Port, load_graph
 from edge_lstm_converters.simplify_onnx import FOLDS, fold
 
