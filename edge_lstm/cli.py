@@ -192,11 +192,19 @@ def _app() -> Any:
         ] = None,
         layers: Annotated[Path | None, layers_option] = None,
         name: Annotated[str | None, typer.Option("--name", help="Of the model's files.")] = None,
+        check: Annotated[
+            bool | None,
+            typer.Option(
+                "--check/--no-check",
+                help="Hold it against its own framework. [default: where that is installed]",
+                show_default=False,
+            ),
+        ] = None,
         as_json: Annotated[bool, json_option] = False,
     ) -> None:
         """Convert a trained model to ONNX, full-integer TFLite and a program."""
         from edge_lstm.program import check_profile
-        from edge_lstm_converters.convert import ConvertOptions, check_quant
+        from edge_lstm_converters.convert import ConvertOptions, check_quant, check_text
         from edge_lstm_converters.convert import convert as run_convert
 
         options = ConvertOptions(
@@ -207,6 +215,7 @@ def _app() -> Any:
             time_steps=time_steps,
             layers=layers,
             name=name,
+            check=check,
         )
         with _progress(as_json) as show:
             done = run_convert(model, output, options, show)
@@ -215,6 +224,7 @@ def _app() -> Any:
             return
         for kind, path in done.files.items():
             print(f"{kind:<9} {path}  {path.stat().st_size:,} bytes")
+        print(f"check     {check_text(done.manifest['check'])}")
         for note in done.notes:
             print(f"warning: {note}")
 

@@ -99,7 +99,8 @@ def test_convert_writes_every_format_and_a_manifest(command: Cli, tmp_path: Path
     assert (code, err) == (0, "")
     written = {"weather.onnx", "weather_int8.tflite", "weather.elstm", "weather.manifest.json"}
     assert {path.name for path in folder.iterdir()} == written
-    assert [line.split()[0] for line in out.splitlines()] == ["onnx", "tflite", "elstm", "manifest"]
+    words = ["onnx", "tflite", "elstm", "manifest", "check"]
+    assert [line.split()[0] for line in out.splitlines()] == words
     manifest = json.loads((folder / "weather.manifest.json").read_text())
     assert manifest["calibration"]["sequences"] == 800
     assert manifest["program"]["scales"]["input"]["zero_point"] != 0

@@ -19,7 +19,7 @@ import edge_lstm
 from edge_lstm import program_file
 from edge_lstm.calibrate import calibrate
 from edge_lstm.cells.lstm_integer import TFLITE_PROFILES
-from edge_lstm.errors import OutputError, UsageError
+from edge_lstm.errors import MissingTool, OutputError, UsageError
 from edge_lstm.files import make_folder, read_bytes, write_atomically
 from edge_lstm.program import EDGE, Program, Range
 from edge_lstm.quantize import quantize
@@ -49,6 +49,7 @@ class ConvertOptions:
             else the calibration data's.
         layers: layer configuration, for state dicts.
         name: of the model and its files; None: the input's stem.
+        check: hold the model against its own framework, see ``check``; None: where that can be.
     """
 
     targets: tuple[str, ...] = ()
@@ -58,6 +59,7 @@ class ConvertOptions:
     time_steps: int | None = None
     layers: Path | None = None
     name: str | None = None
+    check: bool | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -88,6 +90,7 @@ def convert(
     Raises:
         ModelError: the model cannot be read or converted.
         UsageError: the options or the calibration data do not fit.
+        MismatchError: the model's own framework computes something else.
         OutputError: ``folder`` cannot be written.
     """
     source = _read(model, options)
@@ -116,6 +119,9 @@ def convert(
     else:
         program = None
     time_steps = _time_steps(source, options, samples)
+    if progress is not None:
+        progress("check", 0, 1)
+    checked = _checked(model, spec, samples, options)
     made: dict[str, Path] = {}
     with _all_or_nothing(folder) as (draft, publish):
         for target in TARGETS:
@@ -128,6 +134,7 @@ def convert(
                         f"{model}: would be overwritten; give another folder with -o, or --name"
                     )
         manifest = _manifest(model, name, spec, program, ranges, samples, made, options, time_steps)
+        manifest["check"] = checked
         text = json.dumps(manifest, indent=2, sort_keys=True) + "\n"
         made["manifest"] = draft / f"{name}.manifest.json"
         write_atomically(made["manifest"], text.encode())
@@ -142,6 +149,38 @@ def _read(model: Path, options: ConvertOptions) -> ModelSpec | Program:
     if options.layers is not None:
         raise UsageError(f"{model}: --layers is for files that hold weights only")
     return edge_lstm.load(model, options.profile)
+
+
+def _checked(
+    model: Path, spec: ModelSpec | None, samples: Samples | None, options: ConvertOptions
+) -> dict[str, Any]:
+    """Return how far the model's framework is from what was read, or why that is not known."""
+    from edge_lstm_converters.check import NotCheckedError, check
+
+    if options.check is False:
+        return {"skipped": "--no-check was given"}
+    try:
+        if spec is None:
+            raise NotCheckedError("the model is quantized; edge-lstm verify runs interpreters")
+        return check(model, spec, samples, options.layers)
+    except NotCheckedError as reason:
+        if options.check:
+            raise UsageError(f"{model}: --check is not possible: {reason}") from reason
+        return {"skipped": str(reason)}
+    except MissingTool as reason:
+        if options.check:
+            raise MissingTool(f"{model}: --check is not possible: {reason}") from reason
+        return {"skipped": str(reason)}
+
+
+def check_text(found: dict[str, Any]) -> str:
+    """Return the manifest's ``check`` as a line."""
+    if "skipped" in found:
+        return f"skipped: {found['skipped']}"
+    return (
+        f"{found['runtime']} {found['version']} differs by at most {found['max_abs_error']:g}, of"
+        f" {found['tolerance']:g} allowed"
+    )
 
 
 def _targets(source: ModelSpec | Program, options: ConvertOptions) -> set[str]:

@@ -11,7 +11,7 @@ import io
 import json
 import zipfile
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -92,6 +92,7 @@ class ExportedGraph:
         outputs: names of the tensors that come out.
         tensors: type and sizes of every tensor.
         torch_version: that wrote the file.
+        hints: what each number that is not fixed was in the example, by its name.
     """
 
     nodes: tuple[Node, ...]
@@ -100,6 +101,7 @@ class ExportedGraph:
     outputs: tuple[str, ...]
     tensors: Mapping[str, TensorInfo]
     torch_version: str
+    hints: Mapping[str, int] = field(default_factory=dict)
 
 
 def read_pt2(path: Path, data: bytes | None = None) -> ExportedGraph:
@@ -184,6 +186,11 @@ def _read(path: Path, archive: zipfile.ZipFile) -> ExportedGraph:
         outputs=tuple(outputs),
         tensors=tensors,
         torch_version=version,
+        hints={
+            name: size
+            for name, number in graph["sym_int_values"].items()
+            if (size := _example(number)) is not None
+        },
     )
 
 
@@ -274,8 +281,14 @@ def _info(meta: Mapping[str, Any]) -> TensorInfo:
 
 
 def _size(size: Mapping[str, Any]) -> Size:
-    fixed = size.get("as_int")
-    value = size["as_expr"]["hint"]["as_int"] if fixed is None else fixed
-    if not isinstance(value, int) or isinstance(value, bool) or value < 0:
+    value = _example(size)
+    if value is None or value < 0:
         raise ValueError(f"a tensor has size {value!r}")
-    return value if fixed is not None else Open(str(size["as_expr"]["expr_str"]), value)
+    return value if "as_int" in size else Open(str(size["as_expr"]["expr_str"]), value)
+
+
+def _example(number: Mapping[str, Any]) -> int | None:
+    """Return a number as it was in the example; None: it had to be computed there."""
+    value = number if "as_int" in number else number["as_expr"]["hint"]
+    found = None if value is None else value["as_int"]
+    return found if isinstance(found, int) and not isinstance(found, bool) else None

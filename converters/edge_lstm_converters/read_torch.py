@@ -40,13 +40,7 @@ def read_torch(path: Path, layers: Path | None = None, name: str | None = None) 
             raise UsageError(f"{path}: --layers is for state dicts; a .pt2 says its layers itself")
         return read_exported(path, name)
     config = None if layers is None else layer_config.read_config(Path(layers))
-    if path.suffix.lower() == ".safetensors":
-        weights: Mapping[str, Array] = read_safetensors(path)
-    else:
-        checkpoint = read_checkpoint(path)
-        weights = find_state_dict(path, checkpoint, None if config is None else config.state_dict)
-    if not weights:
-        raise UnreadableModel(f"{path}: has no tensors; want the state dict of a trained model")
+    weights = read_weights(path, None if config is None else config.state_dict)
     if config is None:
         raise UnsupportedModel(
             f"{path}: a state dict does not say the order of its layers, their activations or"
@@ -54,6 +48,22 @@ def read_torch(path: Path, layers: Path | None = None, name: str | None = None) 
             f" --layers\n\n{suggest(str(path), weights)}"
         )
     return layer_config.build(config, weights, path, name)
+
+
+def read_weights(path: Path, key: str | None = None) -> Mapping[str, Array]:
+    """Return the state dict in a file; ``key`` as in ``find_state_dict``.
+
+    Raises:
+        UnreadableModel: the file is damaged, or has no tensors.
+    """
+    weights: Mapping[str, Array]
+    if path.suffix.lower() == ".safetensors":
+        weights = read_safetensors(path)
+    else:
+        weights = find_state_dict(path, read_checkpoint(path), key)
+    if not weights:
+        raise UnreadableModel(f"{path}: has no tensors; want the state dict of a trained model")
+    return weights
 
 
 def read_module(module: Any, example_input: Any, name: str = "model") -> ModelSpec:

@@ -9,22 +9,14 @@ import onnx
 
 from edge_lstm import float_reference
 from edge_lstm.arrays import F32, Array
-from edge_lstm.errors import MismatchError, MissingTool, UnsupportedModel, UsageError
+from edge_lstm.errors import MismatchError, MissingTool, UnsupportedModel
 from edge_lstm.files import write_atomically
 from edge_lstm.plain_form import without_projections
 from edge_lstm.spec import ModelSpec
+from edge_lstm_converters.check import check_inputs, tolerance
 from edge_lstm_converters.graph_to_onnx import GraphWriter
 
 BYTE_LIMIT = 1 << 31  # protobuf
-
-CHECK_BATCH, CHECK_STEPS = 3, 7
-LONGEST_CHECK = 4096  # steps, for models whose windows need many
-# onnxruntime computes in float32 with approximations of sigmoid and tanh that are good to some
-# 1e-7; a chain of layers adds up a few tens of such errors.
-RELATIVE_TOLERANCE = 1e-5
-# Weights may amplify what is lost in float32 without bound, so the model's own answer to this
-# relative change of its input, 16 units in float32's last place, is allowed on top.
-NUDGE = 2.0**-20
 
 
 def write_onnx(spec: ModelSpec, path: Path) -> None:
@@ -67,19 +59,10 @@ def check_against_reference(spec: ModelSpec, data: bytes, states: dict[str, F32]
         data: the ``.onnx`` file's bytes.
         states: first values of the states that the graph is fed, [hidden] each, by input name.
     """
-    rng = np.random.default_rng(0)
-    shape = (CHECK_BATCH, _check_steps(spec))
-    x: Array
-    nudged: Array
-    if spec.input.kind == "tokens":
-        x = nudged = rng.integers(0, spec.input.size, shape)
-    else:
-        x = rng.standard_normal((*shape, spec.input.size)).astype(np.float32)
-        nudged = x.astype(np.float64) * (1 + NUDGE * rng.choice([-1, 1], x.shape))
+    x = check_inputs(spec)
     want = float_reference.run(spec, x)
-    amplified = np.abs(float_reference.run(spec, nudged).astype(np.float64) - want).max()
-    tolerance = RELATIVE_TOLERANCE * np.abs(want).max() + amplified
-    rows = {name: np.tile(values, (1, CHECK_BATCH, 1)) for name, values in states.items()}
+    allowed = tolerance(spec, x, want)
+    rows = {name: np.tile(values, (1, len(x), 1)) for name, values in states.items()}
     found = _run_onnxruntime(data, {"x": x, **rows}, spec.name)
     if found.shape != want.shape:
         raise MismatchError(
@@ -87,28 +70,11 @@ def check_against_reference(spec: ModelSpec, data: bytes, states: dict[str, F32]
             f" want {list(want.shape)}"
         )
     error = np.abs(found.astype(np.float64) - want).max()
-    if not error <= tolerance:
+    if not error <= allowed:
         raise MismatchError(
             f"model {spec.name!r} in ONNX: onnxruntime differs from the float reference by"
-            f" {error:.3g}; want at most {tolerance:.3g}"
+            f" {error:.3g}; want at most {allowed:.3g}"
         )
-
-
-def _check_steps(spec: ModelSpec) -> int:
-    """Return a sequence length that is long enough for the model."""
-    if spec.time_steps is not None:
-        return spec.time_steps
-    steps = CHECK_STEPS
-    while True:
-        shape = (1, steps) if spec.input.kind == "tokens" else (1, steps, spec.input.size)
-        try:
-            float_reference.run(spec, np.zeros(shape, np.int32))
-        except UsageError:
-            if steps >= LONGEST_CHECK:
-                raise
-            steps *= 2
-        else:
-            return steps
 
 
 def _run_onnxruntime(data: bytes, feeds: dict[str, Array], name: str) -> Array:

@@ -1,0 +1,73 @@
+"""An ``.onnx`` file in onnxruntime, for ``check``."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from edge_lstm.arrays import Array
+from edge_lstm_converters.check_worker import canonical, laid_out
+
+TYPES = {
+    "tensor(float)": np.float32,
+    "tensor(double)": np.float64,
+    "tensor(int32)": np.int32,
+    "tensor(int64)": np.int64,
+}
+
+
+def open_model(path: Path, job: Mapping[str, Any]) -> OnnxRunner:
+    """Return the model, ready to run."""
+    return OnnxRunner(path, job)
+
+
+class OnnxRunner:
+    """A session; states that the file wants are fed, zeros or what its metadata say."""
+
+    def __init__(self, path: Path, job: Mapping[str, Any]) -> None:
+        import onnxruntime
+
+        options = onnxruntime.SessionOptions()
+        options.log_severity_level = 4
+        options.intra_op_num_threads = options.inter_op_num_threads = 1
+        self.session = onnxruntime.InferenceSession(
+            str(path), options, providers=["CPUExecutionProvider"]
+        )
+        self.version = str(onnxruntime.__version__)
+        self.job = job
+        source = job["source"]
+        self.words: list[str] = []
+        sizes: dict[str, int] = {}
+        for axis in source["input_layout"].split(", "):
+            word, _, size = axis.partition(" ")
+            self.words.append(word)
+            if size:
+                sizes[word] = int(size)
+        # An axis that the file does not have has size 1.
+        gone = {word: 1 for word in ("batch", "time") if word not in self.words}
+        self.rows = {**sizes, **gone}.get("batch")
+        self.time_steps = {**sizes, **gone}.get("time")
+        metadata = self.session.get_modelmeta().custom_metadata_map
+        self.first: dict[str, list[float]] = json.loads(metadata.get("initial_state", "{}"))
+
+    def run(self, x: Array) -> Array:
+        """Return [rows, time, features] or [rows, features]."""
+        source = self.job["source"]
+        feeds = {}
+        for port in self.session.get_inputs():
+            dtype = TYPES[port.type]
+            if port.name == source["input"]:
+                feeds[port.name] = laid_out(x, self.words).astype(dtype)
+            elif np.issubdtype(dtype, np.integer):
+                feeds[port.name] = np.full(len(x), x.shape[1], dtype)  # lengths
+            else:
+                shape = [n if isinstance(n, int) else len(x) for n in port.shape]
+                first = np.array(self.first.get(port.name, 0), dtype)
+                feeds[port.name] = np.broadcast_to(first, shape).copy()
+        (y,) = self.session.run([source["output"]], feeds)
+        words = source["output_layout"].split(", ")
+        return canonical(np.asarray(y), words, len(x), self.job)
