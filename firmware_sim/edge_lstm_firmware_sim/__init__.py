@@ -1,1 +1,1 @@
-"""Builds generated C for real devices and runs it under CPU emulation. Nothing here yet."""
+"""Builds generated C for real devices and runs it under CPU emulation."""

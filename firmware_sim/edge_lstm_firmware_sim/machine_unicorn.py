@@ -1,0 +1,175 @@
+"""Calls a package's functions in a CPU emulated by unicorn; the only file that knows unicorn.
+
+There is no start-up code: arguments go to registers, the link register holds the address at which
+to stop. The first steps run with a hook on every basic block, which sees what is executed; the rest
+at the emulator's full speed.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from itertools import pairwise
+from typing import Any
+
+from edge_lstm.errors import MismatchError, MissingTool
+from edge_lstm_firmware_sim.cores import Core
+from edge_lstm_firmware_sim.cycles import Block, measure_block, taken_cycles
+from edge_lstm_firmware_sim.elf import Image
+
+NEEDS_UNICORN = "package unicorn is not installed; pip install 'edge-lstm[firmware]'"
+
+PAGE = 4096
+STOP = 0x0100_0000
+STACK = 0x3000_0000
+STACK_BYTES = 1 << 20
+BUFFERS = 0x4000_0000
+CALL_SECONDS = 120
+"""Of one call; the largest models take about one. Then the code runs in circles."""
+TRACED_BLOCKS = 50_000_000  # of one counted call, for the same reason
+PAINT = b"".join((0x5AFE_0000 ^ n * 0x9E37_79B1 & 0xFFFF_FFFF).to_bytes(4, "little")
+                 for n in range(STACK_BYTES // 4))  # fmt: skip
+"""A word for every place, each another: no program writes it by chance all along its stack."""
+
+
+class Machine:
+    """A CPU with an image in its memory.
+
+    Args:
+        image: linked, and with nothing in it that asks for a start-up.
+        core: which CPU.
+
+    Raises:
+        MissingTool: unicorn is not installed, or has no such core.
+    """
+
+    def __init__(self, image: Image, core: Core) -> None:
+        self.image = image
+        self.core = core
+        self._unicorn = _import_unicorn()
+        if core.unicorn is None:
+            raise MissingTool(f"unicorn has no {core.name}")
+        self._cpu = self._new_cpu(core.unicorn)
+        self._next_buffer = BUFFERS
+        self._blocks: dict[tuple[int, int], Block] = {}
+        self._pages: set[int] = set()
+        for section in image.sections:
+            self._map(section.address, section.size)
+            self._cpu.mem_write(section.address, section.data)
+        self._map(STOP, PAGE)
+        self._map(STACK, STACK_BYTES)
+        self._cpu.mem_write(STACK, PAINT)
+
+    @property
+    def version(self) -> str:
+        """The emulator's name and version."""
+        return f"unicorn {self._unicorn.__version__}"
+
+    def _new_cpu(self, model: str) -> Any:
+        unicorn = self._unicorn
+        if self.core.architecture == "riscv32":
+            registers = unicorn.riscv_const
+            self._arguments = [getattr(registers, f"UC_RISCV_REG_A{n}") for n in range(4)]
+            self._stack, self._link = registers.UC_RISCV_REG_SP, registers.UC_RISCV_REG_RA
+            self._counter, self._thumb = registers.UC_RISCV_REG_PC, 0
+            return unicorn.Uc(unicorn.UC_ARCH_RISCV, unicorn.UC_MODE_RISCV32)
+        registers = unicorn.arm_const
+        self._arguments = [getattr(registers, f"UC_ARM_REG_R{n}") for n in range(4)]
+        self._stack, self._link = registers.UC_ARM_REG_SP, registers.UC_ARM_REG_LR
+        self._counter, self._thumb = registers.UC_ARM_REG_PC, 1
+        cpu = unicorn.Uc(unicorn.UC_ARCH_ARM, unicorn.UC_MODE_THUMB | unicorn.UC_MODE_MCLASS)
+        cpu.ctl_set_cpu_model(getattr(registers, f"UC_CPU_ARM_{model}"))
+        return cpu
+
+    def _map(self, address: int, size: int) -> None:
+        """Map the pages of a range that are not mapped yet."""
+        first, end = address // PAGE, -(-(address + size) // PAGE)
+        for page in set(range(first, end)) - self._pages:
+            self._cpu.mem_map(page * PAGE, PAGE)
+            self._pages.add(page)
+
+    def buffer(self, size: int) -> int:
+        """Return the address of ``size`` new bytes of zeros, aligned to 16."""
+        address = self._next_buffer
+        pages = -(-max(size, 1) // PAGE) * PAGE
+        self._cpu.mem_map(address, pages)
+        # A page that is not mapped lies behind it: writing past the end is seen.
+        self._next_buffer += pages + PAGE
+        return address
+
+    def write(self, address: int, data: bytes) -> None:
+        """Put bytes into memory."""
+        self._cpu.mem_write(address, data)
+
+    def read(self, address: int, size: int) -> bytes:
+        """Return bytes of memory."""
+        return bytes(self._cpu.mem_read(address, size))
+
+    def call(self, function: str, *arguments: int) -> int:
+        """Call a C function at full speed; return what it returns.
+
+        Raises:
+            MismatchError: it touched memory that is not its own, ran an instruction that the core
+                lacks, or did not come back.
+        """
+        cpu = self._cpu
+        for register, value in zip(self._arguments, arguments, strict=False):
+            cpu.reg_write(register, value)
+        cpu.reg_write(self._stack, STACK + STACK_BYTES)
+        cpu.reg_write(self._link, STOP | self._thumb)
+        entry = self.image.symbols[function] | self._thumb
+        try:
+            cpu.emu_start(entry, STOP, timeout=CALL_SECONDS * 1_000_000)
+        except self._unicorn.UcError as error:
+            where = cpu.reg_read(self._counter)
+            raise MismatchError(
+                f"{self.core.name}: {function} failed at {where:#010x}: {error}"
+            ) from error
+        if cpu.reg_read(self._counter) & ~1 != STOP:
+            raise MismatchError(f"{self.core.name}: {function} did not return")
+        return int(cpu.reg_read(self._arguments[0])) & 0xFFFF_FFFF
+
+    def count(self, function: str, *arguments: int) -> Block:
+        """Call a C function and return the instructions and the estimated cycles of the call."""
+        trace: list[tuple[int, int]] = []
+        cpu, keep = self._cpu, trace.append
+
+        def on_block(_cpu: Any, address: int, size: int, _data: Any) -> None:
+            keep((address, size))
+            if len(trace) > TRACED_BLOCKS:
+                cpu.emu_stop()
+
+        hook = cpu.hook_add(self._unicorn.UC_HOOK_BLOCK, on_block)
+        try:
+            self.call(function, *arguments)
+        finally:
+            cpu.hook_del(hook)
+        return self._sum([block for block in trace if block[0] != STOP])
+
+    def _sum(self, trace: list[tuple[int, int]]) -> Block:
+        instructions = cycles = 0
+        for block, times in Counter(trace).items():
+            if block not in self._blocks:
+                self._blocks[block] = measure_block(self.read(*block), self.core)
+            instructions += times * self._blocks[block].instructions
+            cycles += times * self._blocks[block].cycles
+        # The last block ends with the return to the caller.
+        taken = 1 + sum(start + size != after for (start, size), (after, _) in pairwise(trace))
+        return Block(instructions, cycles + taken * taken_cycles(self.core))
+
+    def stack_bytes(self) -> int:
+        """Return how deep the stack has ever been: what is no longer painted."""
+        stack = self.read(STACK, STACK_BYTES)
+        if stack == PAINT:
+            return 0
+        words = (n for n in range(0, STACK_BYTES, 4) if stack[n : n + 4] != PAINT[n : n + 4])
+        return STACK_BYTES - next(words)
+
+
+def _import_unicorn() -> Any:
+    try:
+        import unicorn
+        import unicorn.arm_const
+        import unicorn.riscv_const
+    except ImportError as error:
+        raise MissingTool(NEEDS_UNICORN) from error
+    return unicorn
