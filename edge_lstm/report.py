@@ -1,4 +1,4 @@
-"""Results of a benchmark: the records, and how they are shown as text, JSON and Markdown."""
+"""Results of a benchmark, and how they are shown as text, JSON and Markdown."""
 
 from __future__ import annotations
 
@@ -7,117 +7,59 @@ import textwrap
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from edge_lstm.records import (
+    Accuracy,
+    Analysis,
+    BitExactness,
+    ColdStart,
+    Fidelity,
+    Latency,
+    ModelRecord,
+    Result,
+    SignalFidelity,
+    Timing,
+    plain_json,
+)
+
+__all__ = [
+    "SCHEMA",
+    "Accuracy",
+    "Analysis",
+    "BitExactness",
+    "ColdStart",
+    "Fidelity",
+    "Latency",
+    "ModelRecord",
+    "Report",
+    "Result",
+    "SignalFidelity",
+    "Timing",
+]
+
 SCHEMA = "edge-lstm.bench/1"
 LINE_WIDTH = 110
+SIGNALS_SHOWN = 24
 
-
-@dataclass(frozen=True)
-class Latency:
-    """Microseconds of one call; ``n`` calls were timed."""
-
-    min: float
-    p50: float
-    p90: float
-    p99: float
-    n: int
-
-
-@dataclass(frozen=True)
-class Accuracy:
-    """The task metric: ``accuracy`` (share of labels) or ``mae`` (in the target's units)."""
-
-    metric: str
-    value: float
-    delta_vs_float: float | None = None
-
-
-@dataclass(frozen=True)
-class Fidelity:
-    """Agreement with the float model; and with the profile that must be equal, in bytes.
-
-    Args:
-        snr_db: signal to noise, 999 where nothing differs.
-        cosine: of all outputs.
-        labels_same: share; None where outputs are no labels.
-        differing_bytes: None where no profile is named, or for the runtime that defines it.
-    """
-
-    snr_db: float | None = None
-    cosine: float | None = None
-    labels_same: float | None = None
-    differing_bytes: int | None = None
-
-
-@dataclass(frozen=True)
-class Result:
-    """One backend on one model; ``skipped_reason`` says why there are no numbers.
-
-    Args:
-        model: its name.
-        backend: its row in BACKENDS.
-        profile: whose bytes it must give, or None.
-        precision: ``int8`` or ``float32``.
-        version: of the engine.
-        scenario: ``stream``, ``sequence`` or ``batch:N``.
-        steps_per_call: time steps of one timed call.
-        latency_us: of one call.
-        steps_per_s: steps of all rows together, over the time inside the timer.
-        peak_memory_bytes: largest resident size of the backend's whole process.
-        size_bytes: the model in the engine's own format.
-        accuracy: None without labels or targets.
-        fidelity: None where there is nothing to compare with.
-        output_bytes: how many there are.
-        output_checksum: of all valid outputs.
-        warning: what makes the numbers doubtful.
-        skipped_reason: one line.
-    """
-
-    model: str
-    backend: str
-    profile: str | None
-    precision: str
-    scenario: str
-    version: str | None = None
-    steps_per_call: int | None = None
-    latency_us: Latency | None = None
-    steps_per_s: float | None = None
-    peak_memory_bytes: int | None = None
-    size_bytes: int | None = None
-    accuracy: Accuracy | None = None
-    fidelity: Fidelity | None = None
-    output_bytes: int | None = None
-    output_checksum: str | None = None
-    warning: str | None = None
-    skipped_reason: str | None = None
-
-    def document(self) -> dict[str, Any]:
-        """Return the record as JSON has it."""
-        record = asdict(self)
-        record["memory"] = {"peak_rss_bytes": record.pop("peak_memory_bytes")}
-        record["size"] = {"model_bytes": record.pop("size_bytes")}
-        return {key: _finite(value) for key, value in record.items()}
-
-
-@dataclass(frozen=True)
-class ModelRecord:
-    """What was measured: a model, and the data it was fed."""
-
-    name: str
-    parameters: int | None
-    weight_bytes: int | None
-    sequences: int
-    time_steps: int
-    data: str
+Row = list[str]
 
 
 @dataclass(frozen=True)
 class Report:
-    """All results of one run."""
+    """All results of one run.
+
+    Args:
+        host: the machine, the system, and the conditions.
+        models: what was measured.
+        results: a row for each model and backend.
+        notes: what else a reader must know.
+        command: that gives this report again, or None.
+    """
 
     host: dict[str, Any]
     models: tuple[ModelRecord, ...]
     results: tuple[Result, ...]
     notes: tuple[str, ...] = field(default_factory=tuple)
+    command: str | None = None
 
     def mismatches(self) -> list[str]:
         """Return a line for each backend whose bytes are not those of its profile."""
@@ -133,23 +75,32 @@ class Report:
 
     def document(self) -> dict[str, Any]:
         """Return the report as one JSON document."""
-        return {
-            "schema": SCHEMA,
-            "host": self.host,
-            "models": [asdict(model) for model in self.models],
-            "results": [result.document() for result in self.results],
-            "notes": list(self.notes),
-        }
+        found: dict[str, Any] = plain_json(
+            {
+                "schema": SCHEMA,
+                "host": self.host,
+                "command": self.command,
+                "models": [asdict(model) for model in self.models],
+                "results": [result.document() for result in self.results],
+                "notes": list(self.notes),
+            }
+        )
+        return found
 
     def text(self) -> str:
         """Return tables that are readable in 120 columns."""
         parts = []
         for record in self.models:
-            header, rows, skipped = _cells(self._of(record))
-            parts.append(_wrapped(f"{record.name}: {_about(record, self._of(record))}").lstrip())
-            parts.append(_plain_table(header, rows))
-            parts.extend(_wrapped(f"{name}  not run: {reason}") for name, reason in skipped)
+            results = self._of(record)
+            parts.append(_wrapped(f"{record.name}: {_about(record, results)}").lstrip())
+            parts.append(_plain_table(*_speed_cells(results)))
+            parts.extend(_wrapped(f"{name}  not run: {why}") for name, why in _skipped(results))
             parts.append("")
+            if any(r.skipped_reason is None for r in results):
+                parts += [_plain_table(*_cost_cells(results)), ""]
+            if record.analysis is not None:
+                about, header, rows = _signal_cells(record.analysis)
+                parts += [_wrapped(about).lstrip(), _plain_table(header, rows), ""]
         parts.extend(_wrapped(line).lstrip() for line in self._remarks())
         return "\n".join(parts)
 
@@ -157,14 +108,13 @@ class Report:
         """Return the same tables as Markdown."""
         parts = []
         for record in self.models:
-            header, rows, skipped = _cells(self._of(record))
-            parts.append(f"**{record.name}**: {_about(record, self._of(record))}\n")
-            parts.append("| " + " | ".join(header) + " |")
-            parts.append("|---" + "|---:" * (len(header) - 1) + "|")
-            parts.extend("| " + " | ".join(row) + " |" for row in rows)
+            results = self._of(record)
+            header, rows = _speed_cells(results)
+            parts.append(f"**{record.name}**: {_about(record, results)}\n")
+            parts += _markdown_table(header, rows)
             blanks = " |" * (len(header) - 2)
-            parts.extend(f"| {name} | not run: {_escape(why)} |{blanks}" for name, why in skipped)
-            parts.append("")
+            parts += [f"| {n} | not run: {_escape(why)} |{blanks}" for n, why in _skipped(results)]
+            parts += ["", *_markdown_table(*_cost_cells(results)), ""]
         parts.extend(f"- {_escape(line)}" for line in self._remarks())
         return "\n".join(parts) + "\n"
 
@@ -173,19 +123,33 @@ class Report:
 
     def _remarks(self) -> list[str]:
         lines = [f"differs: {line}" for line in self.mismatches()]
+        for record in self.models:
+            groups = [] if record.bit_exactness is None else record.bit_exactness.groups()
+            lines += [f"same bytes: {record.name}: {' = '.join(group)}" for group in groups]
         lines += [
             f"warning: {r.model}, {r.backend}: {r.warning}" for r in self.results if r.warning
         ]
+        for record in self.models:
+            noisy = [
+                f"{r.backend} ({r.timing.noise})"
+                for r in self._of(record)
+                if r.timing is not None and r.timing.noise
+            ]
+            lines += [f"noise (~): {record.name}: {', '.join(noisy)}"] if noisy else []
         lines += [f"note: {note}" for note in self.notes]
-        host = self.host
-        pinned = host.get("pinned_cpu")
-        lines.append(
-            f"on {host.get('cpu')}, {host.get('cpus')} CPUs, {host.get('system')},"
-            f" Python {host.get('python')}, NumPy {host.get('numpy')}; {host.get('threads')} thread"
-            + ("" if pinned is None else f", pinned to CPU {pinned}")
-            + f"; clock {host.get('clock')}, {host.get('clock_cost_ns')} ns in every call"
-        )
-        return lines
+        return [*lines, _about_host(self.host)]
+
+
+def _about_host(host: dict[str, Any]) -> str:
+    pinned, load, governor = (host.get(k) for k in ("pinned_cpu", "load_average", "governor"))
+    return (
+        f"on {host.get('cpu')}, {host.get('cpus')} CPUs, {host.get('system')},"
+        f" Python {host.get('python')}, NumPy {host.get('numpy')}; {host.get('threads')} thread"
+        + ("" if pinned is None else f", pinned to CPU {pinned}")
+        + ("" if load is None else f"; load {load:.2f} at the start")
+        + ("" if governor is None else f"; governor {governor}")
+        + f"; clock {host.get('clock')}, {host.get('clock_cost_ns')} ns in every call"
+    )
 
 
 def _about(record: ModelRecord, results: list[Result]) -> str:
@@ -198,35 +162,40 @@ def _about(record: ModelRecord, results: list[Result]) -> str:
     return f"{'; '.join(sizes)}; scenario {', '.join(sorted(scenarios))}, one call = {calls}"
 
 
-def _cells(results: list[Result]) -> tuple[list[str], list[list[str]], list[tuple[str, str]]]:
-    """Return the header, the rows of what ran (fastest first), and what did not run.
+def _skipped(results: list[Result]) -> list[tuple[str, str]]:
+    return [(r.backend, r.skipped_reason) for r in results if r.skipped_reason is not None]
 
-    ``delta`` is against the float model and ``labels`` the share of its labels; ``differ`` counts
-    the bytes that are not those of the profile that the backend must equal; ``check`` is the start
-    of the outputs' checksum.
-    """
+
+def _ran(results: list[Result]) -> list[Result]:
+    """Return what ran, fastest first."""
     ran = [r for r in results if r.skipped_reason is None]
-    ran.sort(key=lambda r: math.inf if r.latency_us is None else r.latency_us.p50)
+    return sorted(ran, key=lambda r: math.inf if r.latency_us is None else r.latency_us.p50)
+
+
+def _speed_cells(results: list[Result]) -> tuple[Row, list[Row]]:
+    """Return the header and the rows of the first table.
+
+    ``~`` stands behind a median that something disturbed; ``delta`` is against the float model,
+    with half its 95 % interval; ``labels`` is the share of the float model's labels; ``differ``
+    counts the bytes that are not those of the profile that the backend must equal; ``check`` is
+    the start of the outputs' checksum.
+    """
+    ran = _ran(results)
     metric = next((r.accuracy.metric for r in ran if r.accuracy is not None), None)
     has_labels = any(r.fidelity is not None and r.fidelity.labels_same is not None for r in ran)
     has_float = any(r.fidelity is not None and r.fidelity.snr_db is not None for r in ran)
-    header = ["backend", "p50 us", "p90 us", "p99 us", "steps/s", "bytes"]
-    if metric is not None:
-        header += [metric, "delta"]
-    if has_float:
-        header += ["SNR dB"]
-    if has_labels:
-        header += ["labels"]
+    has_rate = any(r.real_time is not None for r in ran)
+    header = ["backend", "p50 us", "p90 us", "p99 us", "steps/s"]
+    header += ["x real time"] if has_rate else []
+    header += [] if metric is None else [metric, "delta"]
+    header += ["SNR dB"] if has_float else []
+    header += ["labels"] if has_labels else []
     header += ["differ", "check"]
     rows = []
     for r in ran:
-        row = [_name(r)]
-        latency = r.latency_us
-        if latency is None:
-            row += ["-"] * 3
-        else:
-            row += [_figure(us) for us in (latency.p50, latency.p90, latency.p99)]
-        row += [_rate(r.steps_per_s), _count(r.size_bytes)]
+        row = [_name(r), *_latency(r), _rate(r.steps_per_s)]
+        if has_rate:
+            row.append(_rate(r.real_time))
         if metric is not None:
             row += _accuracy(r.accuracy)
         fidelity = r.fidelity or Fidelity()
@@ -236,7 +205,57 @@ def _cells(results: list[Result]) -> tuple[list[str], list[list[str]], list[tupl
             row.append(_percent(fidelity.labels_same))
         row += [_count(fidelity.differing_bytes), (r.output_checksum or "-")[:6]]
         rows.append(row)
-    return header, rows, [(r.backend, r.skipped_reason or "") for r in results if r.skipped_reason]
+    return header, rows
+
+
+def _cost_cells(results: list[Result]) -> tuple[Row, list[Row]]:
+    """Return the header and the rows of the second table.
+
+    ``cold ms`` is from the start of a process to its first result, of which ``load ms`` is the
+    import of the engine and the loading of the model. ``RAM`` is the peak of that process, with
+    Python and NumPy; ``own`` is what the engine and the model added.
+    """
+    header = ["backend", "model bytes", "cold ms", "load ms", "RAM MB", "own MB", "install MB"]
+    rows = []
+    for r in _ran(results):
+        cold, peak, base = r.cold_start, r.peak_memory_bytes, r.base_memory_bytes
+        own = None if peak is None or base is None else peak - base
+        rows.append(
+            [
+                _name(r),
+                _count(r.size_bytes),
+                "-" if cold is None else _figure(cold.total_ms),
+                "-" if cold is None else _figure(cold.load_ms),
+                *(_megabytes(n) for n in (peak, own, r.package_bytes)),
+            ]
+        )
+    return header, rows
+
+
+def _signal_cells(analysis: Analysis) -> tuple[str, Row, list[Row]]:
+    """Return what the third table is about, its header and its rows."""
+    about = (
+        f"inside, NumPy int8 (profile {analysis.profile}) against float, over"
+        f" {analysis.sequences:,} sequences:"
+    )
+    header = ["signal", "kind", "SNR dB", "cosine", "saturated", "error at first step", "at last"]
+    rows = [
+        [
+            signal.name,
+            signal.kind,
+            f"{signal.snr_db:.1f}",
+            f"{signal.cosine:.6f}",
+            f"{signal.saturated:,} of {signal.values:,}",
+            *(
+                _share(signal.error_over_time[end]) if signal.error_over_time else "-"
+                for end in (0, -1)
+            ),
+        ]
+        for signal in analysis.signals[:SIGNALS_SHOWN]
+    ]
+    if len(analysis.signals) > SIGNALS_SHOWN:
+        about += f" (the first {SIGNALS_SHOWN} of {len(analysis.signals)}; all with --json)"
+    return about, header, rows
 
 
 def _name(result: Result) -> str:
@@ -245,24 +264,43 @@ def _name(result: Result) -> str:
     return result.backend if is_told else f"{result.backend} (float)"
 
 
-def _accuracy(accuracy: Accuracy | None) -> list[str]:
+def _latency(result: Result) -> Row:
+    latency = result.latency_us
+    if latency is None:
+        return ["-"] * 3
+    is_noisy = result.timing is not None and result.timing.noise is not None
+    mark = "~" if is_noisy else ""
+    return [f"{_figure(latency.p50)}{mark}", _figure(latency.p90), _figure(latency.p99)]
+
+
+def _accuracy(accuracy: Accuracy | None) -> Row:
     if accuracy is None:
         return ["-", "-"]
-    delta = accuracy.delta_vs_float
-    if accuracy.metric == "accuracy":
-        shown = "-" if delta is None else f"{100 * delta:+.2f}"
-        return [_percent(accuracy.value), shown]
-    decimals = _decimals(accuracy.value, 4)
-    shown = "-" if delta is None else f"{delta:+.{decimals}f}"
-    return [f"{accuracy.value:.{decimals}f}", shown]
+    factor, unit = (100.0, "%") if accuracy.metric in ("accuracy", "f1", "mape") else (1.0, "")
+    value = factor * accuracy.value
+    decimals = 2 if unit else _decimals(value, 4)
+    delta, interval = accuracy.delta_vs_float, accuracy.delta_interval
+    shown = "-" if delta is None else f"{factor * delta:+.{decimals}f}"
+    if interval is not None:
+        shown += f" ±{factor * (interval[1] - interval[0]) / 2:.{decimals}f}"
+    return [f"{value:.{decimals}f}{unit}", shown]
 
 
 def _percent(share: float | None) -> str:
     return "-" if share is None else f"{100 * share:.2f}%"
 
 
+def _share(share: float) -> str:
+    """Return a share in percent with two digits, as it may be very small."""
+    return f"{_figure(100 * share, 2)}%"
+
+
 def _count(value: float | None) -> str:
     return "-" if value is None else f"{value:,.0f}"
+
+
+def _megabytes(value: float | None) -> str:
+    return "-" if value is None else _figure(value / 1e6)
 
 
 def _rate(value: float | None) -> str:
@@ -282,12 +320,12 @@ def _decimals(value: float, digits: int) -> int:
     return max(0, digits - 1 - math.floor(math.log10(abs(value))))
 
 
-def _figure(value: float) -> str:
+def _figure(value: float, digits: int = 3) -> str:
     """Return three significant digits, without an exponent."""
-    return f"{value:,.{_decimals(value, 3)}f}"
+    return f"{value:,.{_decimals(value, digits)}f}"
 
 
-def _plain_table(header: list[str], rows: list[list[str]]) -> str:
+def _plain_table(header: Row, rows: list[Row]) -> str:
     if not rows:
         return "  (no backend ran)"
     widths = [max(map(len, column)) for column in zip(header, *rows, strict=True)]
@@ -299,6 +337,14 @@ def _plain_table(header: list[str], rows: list[list[str]]) -> str:
         for row in (header, ["-" * width for width in widths], *rows)
     ]
     return "\n".join(f"  {line}" for line in lines)
+
+
+def _markdown_table(header: Row, rows: list[Row]) -> list[str]:
+    return [
+        "| " + " | ".join(header) + " |",
+        "|---" + "|---:" * (len(header) - 1) + "|",
+        *("| " + " | ".join(row) + " |" for row in rows),
+    ]
 
 
 def _wrapped(line: str) -> str:
@@ -315,12 +361,3 @@ def _wrapped(line: str) -> str:
 
 def _escape(text: str) -> str:
     return text.replace("|", "\\|")
-
-
-def _finite(value: Any) -> Any:
-    """Return ``value`` with null for what JSON has no number for."""
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    if isinstance(value, dict):
-        return {key: _finite(item) for key, item in value.items()}
-    return value

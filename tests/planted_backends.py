@@ -53,7 +53,7 @@ class Planted:
         return program_bytes(model.program)
 
     def load(self, data: bytes, shape: CallShape) -> Session:
-        worker.clock = lambda: _now_ns
+        worker.clock = worker.processor_clock = lambda: _now_ns
         if self.name == "five-rows" and shape.batch_size != 5:
             raise ValueError(f"{shape.batch_size} rows; want 5")
         if self.name == "chatty":

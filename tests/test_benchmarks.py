@@ -7,6 +7,7 @@ import io
 import json
 import os
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -22,11 +23,11 @@ from edge_lstm.report import Report, Result
 from edge_lstm.samples import Samples
 from edge_lstm.spec import ModelSpec, Signal
 from edge_lstm_benchmarks import BACKENDS, accuracy, select_backends
-from edge_lstm_benchmarks.harness import BenchOptions, parse_scenario, run_bench
+from edge_lstm_benchmarks.harness import BenchOptions, Standing, parse_scenario, run_bench
 from edge_lstm_benchmarks.machine import describe_host
 from edge_lstm_benchmarks.worker import read_message, write_message
 
-QUICK = BenchOptions(rounds=2, slice_ms=1.0, warm_ms=0.1)
+QUICK = BenchOptions(rounds=2, slice_ms=1.0, warm_ms=0.1, cold_runs=0, inside=False)
 PLANTED = (
     *("right", "slow", "wrong", "raises", "segfaults", "exits", "hangs", "missing", "no-python"),
     *("unbuildable", "chatty", "remembers", "fails-late", "cold", "five-rows"),
@@ -176,7 +177,7 @@ def test_a_backend_whose_python_is_missing_is_a_row() -> None:
 
 @pytest.mark.usefixtures("planted")
 def test_a_backend_that_hangs_is_ended() -> None:
-    options = BenchOptions(rounds=1, answer_limit_s=2.0)
+    options = replace(QUICK, answer_limit_s=2.0)
     reason = rows_of(bench("hangs", options=options))["hangs"].skipped_reason
     assert reason == "hung: no answer in 2 s; its process was ended"
 
@@ -195,6 +196,65 @@ def test_a_backend_that_does_not_reset_is_found() -> None:
     assert row.fidelity.differing_bytes
     assert row.warning is not None
     assert row.warning.startswith("the timed session gives other outputs")
+
+
+@pytest.mark.usefixtures("planted")
+def test_measuring_ends_when_the_median_is_known() -> None:
+    options = replace(QUICK, rounds=50, least_rounds=7)
+    timing = rows_of(bench("right", options=options))["right"].timing
+    assert timing is not None
+    # The planted clock makes every call alike.
+    assert (timing.rounds, timing.stable, timing.noise) == (7, True, None)
+    assert timing.median_interval_us == (20.0, 20.0)
+    assert timing.processor_share == 1.0
+
+
+def test_a_fresh_process_tells_cold_start_memory_and_packages() -> None:
+    options = replace(QUICK, cold_runs=2, cold_limit_s=100.0)
+    row = rows_of(bench("numpy-int8:tflm", options=options))["numpy-int8:tflm"]
+    assert row.cold_start is not None
+    assert row.cold_start.runs == 2
+    assert 0 < row.cold_start.load_ms + row.cold_start.first_ms < row.cold_start.total_ms
+    assert row.peak_memory_bytes is not None
+    assert row.base_memory_bytes is not None
+    assert row.base_memory_bytes <= row.peak_memory_bytes
+    assert row.packages == ("numpy",)
+    assert row.package_bytes is not None
+    # NumPy 1.23 to 2.4, with its BLAS, has 40 to 100 MB.
+    assert 20e6 < row.package_bytes < 200e6
+
+
+@pytest.mark.usefixtures("planted")
+def test_no_further_process_is_started_after_one_that_took_long() -> None:
+    options = replace(QUICK, cold_runs=3, cold_limit_s=0.0)
+    cold = rows_of(bench("right", options=options))["right"].cold_start
+    assert cold is not None
+    assert cold.runs == 1
+
+
+@pytest.mark.usefixtures("planted")
+def test_bytes_of_all_pairs_are_compared() -> None:
+    report = bench("numpy-int8:tflm", "numpy-float", "right", "wrong", "raises")
+    pairs = report.models[0].bit_exactness
+    assert pairs is not None
+    assert pairs.backends == ("numpy-int8:tflm", "numpy-float", "right", "wrong")
+    assert pairs.differing_bytes == (
+        *((0, None, 0, 12), (None, 0, None, None), (0, None, 0, 12), (12, None, 12, 0)),
+    )
+    assert pairs.groups() == [("numpy-int8:tflm", "right")]
+    assert "same bytes: small: numpy-int8:tflm = right" in " ".join(report.text().split())
+    steps = rows_of(report)["wrong"].fidelity
+    assert steps is not None
+    assert steps.steps_from_profile is not None
+    assert steps.steps_from_profile["0"] == 12
+
+
+@pytest.mark.usefixtures("planted")
+def test_times_real_time_is_the_signal_of_a_call_over_its_latency() -> None:
+    options = replace(QUICK, frame_ms=10.0)
+    for scenario, steps in (("stream", 1), ("sequence", 6), ("batch:5", 6)):
+        row = rows_of(bench("right", scenario=scenario, options=options))["right"]
+        assert row.real_time == pytest.approx(steps * 10e-3 / 20e-6)
 
 
 @pytest.mark.parametrize("sequence", [False, True])
@@ -282,6 +342,22 @@ def test_report_is_one_json_document() -> None:
     assert document["host"]["threads"] == 1
 
 
+def test_watcher_sees_each_backend_from_waiting_to_settled() -> None:
+    seen: list[list[Standing]] = []
+    run_bench(
+        [small_model()],
+        small_samples(),
+        ["numpy-float", "numpy-int8:tflm"],
+        options=QUICK,
+        watch=lambda standings: seen.append(list(standings)),
+    )
+    first, last = seen[0], seen[-1]
+    assert [one.backend for one in first] == ["numpy-int8:tflm", "numpy-float"]
+    assert [one.doing for one in first] == ["outputs", "waits"]
+    assert [one.doing for one in last] == ["done", "done"]
+    assert all(one.rounds == 2 and one.p50_us is not None for one in last)
+
+
 def test_progress_goes_from_nothing_to_all() -> None:
     calls: list[tuple[str, int, int]] = []
     run_bench(
@@ -335,21 +411,6 @@ def test_a_message_cut_short_is_the_end() -> None:
             read_message(io.BytesIO(stream.getvalue()[:length]))
 
 
-def test_scores_are_those_of_the_definitions() -> None:
-    outputs = np.array([[0.9], [0.4], [0.5], [-1.0]], np.float32)
-    labels = accuracy.measure(outputs, np.array([1, 0, 0, 0]), 1.0, None)
-    assert labels is not None
-    assert (labels.metric, labels.value) == ("accuracy", 0.75)
-    error = accuracy.measure(outputs, np.array([[1.0], [0.0], [0.0], [0.0]]), 2.0, outputs + 1)
-    assert error is not None
-    # |errors| 0.1, 0.4, 0.5, 1.0 and, of float, 0.9, 1.4, 1.5, 0.0; times 2, over 4.
-    assert error.value == pytest.approx(1.0)
-    assert error.delta_vs_float == pytest.approx(1.0 - 1.9)
-    many = accuracy.measure(np.eye(3), np.array([0, 1, 1]), 1.0, None)
-    assert many is not None
-    assert many.value == pytest.approx(2 / 3)
-
-
 def test_signal_to_noise_and_cosine_are_those_of_the_definitions() -> None:
     want = np.array([[3.0, 4.0]])
     assert accuracy.snr_db(want + np.array([[0.0, 0.5]]), want) == pytest.approx(20.0)
@@ -368,6 +429,14 @@ def test_bytes_that_differ_are_counted_and_shapes_must_agree() -> None:
     assert accuracy.differing_bytes(a, a[::-1][::-1]) == 0
     assert accuracy.differing_bytes(a, a[:4]) == 10
     assert accuracy.differing_bytes(a, a.astype(np.int16)) == 20
+
+
+def test_differences_of_integers_are_counted_by_size() -> None:
+    want = np.array([0, 0, 0, 0, 100], np.int8)
+    got = np.array([0, 1, 1, -2, -100], np.int8)
+    assert accuracy.steps_between(got, want) == {"< -8": 1, "-2": 1, "0": 1, "1": 2}
+    assert accuracy.steps_between(got.astype(np.float32), want) is None
+    assert accuracy.steps_between(got[:2], want) is None
 
 
 def test_steps_past_a_rows_length_count_for_nothing() -> None:

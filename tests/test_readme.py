@@ -152,7 +152,7 @@ def test_results_of_the_readme_have_the_form_that_the_command_gives(
         return model, replace(samples, x=samples.x[:50], y=samples.y[:50])
 
     monkeypatch.setattr(results, "sample_model", few)
-    once = BenchOptions(rounds=1, slice_ms=0.1, warm_ms=0.0)
+    once = BenchOptions(rounds=1, slice_ms=0.1, warm_ms=0.0, cold_runs=0, inside=False)
     made = results.results_markdown(date(2026, 11, 23), once)
     start, end = README.index(results.START), README.index(results.END)
     kept = README[start : end + len(results.END)]

@@ -1,4 +1,4 @@
-"""What outputs are worth: against labels and targets, against float, against other bytes."""
+"""What outputs are worth: against the float model, and against other bytes."""
 
 from __future__ import annotations
 
@@ -8,10 +8,13 @@ import numpy as np
 
 from edge_lstm.arrays import F64, I64, Array
 from edge_lstm.errors import UsageError
-from edge_lstm.report import Accuracy, Fidelity
+from edge_lstm.records import Fidelity
+from edge_lstm_benchmarks.metrics import labels_of
 
 SNR_LIMIT_DB = 999.0
 """Stands for no difference at all."""
+STEPS = 8
+"""Differences of integers beyond this are counted together."""
 
 
 def valid_rows(values: Array, lengths: I64 | None) -> Array:
@@ -22,14 +25,6 @@ def valid_rows(values: Array, lengths: I64 | None) -> Array:
         return values.reshape(-1, values.shape[-1])
     kept: Array = values[np.arange(values.shape[1])[None, :] < lengths[:, None]]
     return kept
-
-
-def labels_of(outputs: Array) -> I64:
-    """Return the label of each row: the largest output, or whether the only one is >= 0.5."""
-    if outputs.shape[-1] == 1:
-        return (outputs[:, 0] >= 0.5).astype(np.int64)
-    largest: I64 = outputs.argmax(axis=-1).astype(np.int64)
-    return largest
 
 
 def wanted_rows(y: Array, outputs: Array, lengths: I64 | None) -> Array:
@@ -54,33 +49,6 @@ def wanted_rows(y: Array, outputs: Array, lengths: I64 | None) -> Array:
     if lengths is None:
         return y.reshape(-1) if is_label else y.reshape(-1, y.shape[-1])
     return y[np.arange(y.shape[1])[None, :] < lengths[:, None]]
-
-
-def measure(
-    outputs: Array, wanted: Array | None, unit: float, reference: Array | None
-) -> Accuracy | None:
-    """Return the task metric: ``accuracy`` against labels, ``mae`` against targets.
-
-    Args:
-        outputs: real values, [rows, size].
-        wanted: labels [rows] or targets [rows, size]; None: there is no metric.
-        unit: real units of one unit of output; an error is multiplied by it.
-        reference: the float model's outputs, [rows, size], or None.
-    """
-    if wanted is None:
-        return None
-    metric = "mae" if np.issubdtype(wanted.dtype, np.floating) else "accuracy"
-    value = _score(metric, outputs, wanted, unit)
-    if reference is None:
-        return Accuracy(metric, value)
-    return Accuracy(metric, value, value - _score(metric, reference, wanted, unit))
-
-
-def _score(metric: str, outputs: Array, wanted: Array, unit: float) -> float:
-    if metric == "mae":
-        error = np.abs(outputs.astype(np.float64) - wanted.astype(np.float64))
-        return float(error.mean() * unit)
-    return float((labels_of(outputs) == wanted).mean())
 
 
 def agreement(outputs: Array, reference: Array, wanted: Array | None) -> Fidelity:
@@ -126,6 +94,16 @@ def differing_bytes(got: Array, want: Array) -> int:
         return max(got.nbytes, want.nbytes)
     left, right = (np.ascontiguousarray(a).view(np.uint8) for a in (got, want))
     return int(np.count_nonzero(left != right))
+
+
+def steps_between(got: Array, want: Array) -> dict[str, int] | None:
+    """Return how many integers are so many above the wanted; None for floats and other shapes."""
+    if got.shape != want.shape or not np.issubdtype(got.dtype, np.integer):
+        return None
+    difference = np.clip(got.astype(np.int64) - want, -STEPS - 1, STEPS + 1)
+    values, counts = np.unique(difference, return_counts=True)
+    ends = {-STEPS - 1: f"< -{STEPS}", STEPS + 1: f"> {STEPS}"}
+    return {ends.get(int(v), str(v)): int(n) for v, n in zip(values, counts, strict=True)}
 
 
 def checksum(outputs: Array) -> str:

@@ -11,6 +11,8 @@ from typing import Any
 
 import numpy as np
 
+import edge_lstm
+
 
 def cpu_name() -> str:
     """Return the processor's name as the system gives it."""
@@ -37,6 +39,38 @@ def timing_cpu() -> int | None:
     return cpus[-1] if cpus else None
 
 
+def core_count() -> int | None:
+    """Return the processor's cores; two CPUs of one core share it."""
+    try:
+        text = Path("/proc/cpuinfo").read_text(encoding="utf8")
+    except OSError:
+        return None
+    places = set()
+    for block in text.split("\n\n"):
+        pairs = (line.partition(":") for line in block.splitlines())
+        fields = {key.strip(): value.strip() for key, _, value in pairs}
+        if "core id" in fields:
+            places.add((fields.get("physical id"), fields["core id"]))
+    return len(places) or None
+
+
+def governor(cpu: int | None) -> str | None:
+    """Return how the system sets a CPU's clock, where it says so."""
+    path = Path(f"/sys/devices/system/cpu/cpu{cpu}/cpufreq/scaling_governor")
+    try:
+        return path.read_text(encoding="utf8").strip()
+    except OSError:
+        return None
+
+
+def load_average() -> float | None:
+    """Return how many processes wanted a CPU over the last minute, where the system says it."""
+    try:
+        return os.getloadavg()[0]
+    except (AttributeError, OSError):
+        return None
+
+
 def clock_cost_ns() -> int:
     """Return the least time between two readings of the clock; every latency includes it."""
     readings = [time.perf_counter_ns() for _ in range(1000)]
@@ -48,11 +82,15 @@ def describe_host() -> dict[str, Any]:
     return {
         "cpu": cpu_name(),
         "cpus": len(usable_cpus()) or os.cpu_count(),
+        "cores": core_count(),
+        "governor": governor(timing_cpu()),
+        "load_average": load_average(),
         "architecture": platform.machine(),
         "system": f"{platform.system()} {platform.release()}",
         "python": platform.python_version(),
         "implementation": sys.implementation.name,
         "numpy": np.__version__,
+        "edge_lstm": edge_lstm.__version__,
         "threads": 1,
         "pinned_cpu": timing_cpu(),
         "clock": "time.perf_counter_ns",

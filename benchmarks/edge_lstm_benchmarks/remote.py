@@ -178,10 +178,26 @@ def load_session(
 ) -> tuple[WorkerSession, str, int]:
     """Build the model here, load it there; return the session, engine version and file bytes."""
     data = backend.build(model, shape)
+    version = load_bytes(worker, data, shape, session)
+    return WorkerSession(worker, session), version, len(data)
+
+
+def load_bytes(worker: Worker, data: bytes, shape: CallShape, session: str) -> str:
+    """Load what was built; return the engine's version."""
     answer, _ = worker.ask(
-        "load",
-        {"data": np.frombuffer(data, np.uint8)},
-        session=session,
-        shape=[shape.batch_size, shape.time_steps, shape.returns_sequence],
+        "load", {"data": np.frombuffer(data, np.uint8)}, session=session, shape=_as_list(shape)
     )
-    return WorkerSession(worker, session), str(answer["version"]), len(data)
+    return str(answer["version"])
+
+
+def cold_start(
+    worker: Worker, data: bytes, shape: CallShape, stepwise: bool, x: Array
+) -> tuple[dict[str, Any], Array]:
+    """Load what was built into a process that has done nothing else; return costs and output."""
+    arrays = {"data": np.frombuffer(data, np.uint8), "x": x}
+    answer, outputs = worker.ask("cold_start", arrays, shape=_as_list(shape), stepwise=stepwise)
+    return answer, outputs["y"]
+
+
+def _as_list(shape: CallShape) -> list[int | bool]:
+    return [shape.batch_size, shape.time_steps, shape.returns_sequence]

@@ -29,6 +29,7 @@ BACKENDS = [
     *("numpy-int8:tflm", "numpy-int8:litert", "numpy-float", "onnxruntime", "litert"),
     *("litert-ref", "litert-float", "tflm", "tflite-runtime"),
 ]
+LATENCY = BenchOptions(cold_runs=0, inside=False)
 HEADER = ("backend", "one step, µs", "whole sequence, µs", "file, bytes", "bytes that differ")
 
 
@@ -42,7 +43,7 @@ def sample_model(name: str) -> tuple[BenchModel, Samples]:
     return BenchModel(name, spec, program), load_samples(folder / "test.npz")
 
 
-def results_markdown(day: datetime.date, options: BenchOptions | None = None) -> str:
+def results_markdown(day: datetime.date, options: BenchOptions = LATENCY) -> str:
     """Measure and return the block that stands from START to END.
 
     Raises:
