@@ -19,7 +19,7 @@ class Execution:
         steps: run of each sequence, from its start.
         instructions: of each counted step; exact.
         cycles: of the same steps; estimated, or None where the emulator cannot tell.
-        stack_bytes: most ever in use below the caller.
+        stack_bytes: in use below the caller, by init, reset and the counted steps.
         selftest: whether the package's own test passed.
         emulator: name and version.
     """

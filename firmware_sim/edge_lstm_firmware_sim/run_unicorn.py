@@ -50,7 +50,7 @@ def execute(
         steps=tuple(steps),
         instructions=tuple(block.instructions for block in run.counted),
         cycles=tuple(block.cycles for block in run.counted),
-        stack_bytes=run.machine.stack_bytes(),
+        stack_bytes=run.stack_bytes,
         selftest=run.selftest(),
         emulator=run.machine.version,
     )
@@ -88,6 +88,7 @@ class _Run:
         self._state_bytes = image.word("edge_lstm_state_bytes")
         self.counted: list[Block] = []
         self.spent = 0
+        self.stack_bytes = 0
         self._call("init", self.place.state)
 
     @property
@@ -117,6 +118,7 @@ class _Run:
             self.counted.append(self.machine.count(f"{self.package.name}_step", *places))
             self.spent += self.counted[-1].instructions
             outputs.append(self._output(1))
+            self.stack_bytes = self.machine.stack_bytes()
         return outputs
 
     def go_on(self, x: Array) -> list[Array]:
@@ -141,6 +143,7 @@ class _Run:
             block = self.machine.count(f"{self.package.name}_run", *places)
             each = Block(round(block.instructions / len(x)), round(block.cycles / len(x)))
             self.counted.append(each)
+            self.stack_bytes = self.machine.stack_bytes()
         self.spent += len(x) * self.per_step
         return [self._output(len(x))]
 

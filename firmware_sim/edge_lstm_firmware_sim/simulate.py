@@ -14,11 +14,13 @@ from edge_lstm_firmware_sim.cores import core_named
 from edge_lstm_firmware_sim.execution import Execution
 from edge_lstm_firmware_sim.footprint import Footprint, measure_footprint
 from edge_lstm_firmware_sim.package import Package, find_package
+from edge_lstm_firmware_sim.run_qemu import execute as run_in_qemu
 from edge_lstm_firmware_sim.run_unicorn import execute as run_in_unicorn
 
 MOST_INSTRUCTIONS = 400_000_000
 """Of one device's run; three seconds of unicorn."""
 RANDOM_STEPS = 64
+EMULATORS = {"unicorn": run_in_unicorn, "qemu": run_in_qemu}
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,6 +58,7 @@ def count(
     inputs: Array | None = None,
     compiler: str = "zig",
     opt: str = "-O3",
+    emulator: str | None = None,
 ) -> Count:
     """Build a C package for a core, run it under emulation, and count.
 
@@ -69,6 +72,7 @@ def count(
             64 random steps, the same each time, extremes among them.
         compiler: zig or gcc.
         opt: -O3, -O2 or -Os.
+        emulator: unicorn or qemu; None: unicorn where it has the core.
 
     Raises:
         MismatchError: the package does not compile, or crashes.
@@ -77,7 +81,7 @@ def count(
     package = find_package(package_dir)
     target = Target.of(core_named(core), compiler, opt)
     x = random_inputs(package) if inputs is None else check_inputs(package, inputs)
-    execution = execute(package, target, list(x))
+    execution = execute(package, target, list(x), emulator)
     differing = differing_bytes(package, list(x), execution)
     cycles = execution.cycles
     return Count(
@@ -94,9 +98,14 @@ def count(
     )
 
 
-def execute(package: Package, target: Target, sequences: list[Array]) -> Execution:
-    """Run sequences where this core can be emulated."""
-    return run_in_unicorn(package, target, sequences, MOST_INSTRUCTIONS)
+def execute(
+    package: Package, target: Target, sequences: list[Array], emulator: str | None = None
+) -> Execution:
+    """Run sequences in unicorn or QEMU; None: in unicorn where it has the core."""
+    chosen = emulator or ("unicorn" if target.core.unicorn else "qemu")
+    if chosen not in EMULATORS:
+        raise UsageError(f"emulator {chosen!r}: unknown; there are {', '.join(EMULATORS)}")
+    return EMULATORS[chosen](package, target, sequences, MOST_INSTRUCTIONS)
 
 
 def random_inputs(package: Package, steps: int = RANDOM_STEPS) -> Array:

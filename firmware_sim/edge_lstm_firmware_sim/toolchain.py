@@ -96,6 +96,16 @@ def find_compiler(name: str, core: Core) -> Compiler:
     raise UsageError(f"compiler {name!r}: unknown; there are {', '.join(COMPILERS)}")
 
 
+def find_host_compiler() -> list[str]:
+    """Return the command of a C compiler for this machine: cc, or zig.
+
+    Raises:
+        MissingTool: neither is installed.
+    """
+    found = shutil.which("cc") or shutil.which("gcc")
+    return [found] if found else [str(_zig()[0]), "cc"]
+
+
 @functools.cache
 def _zig() -> tuple[Path, str]:
     found = importlib.util.find_spec("ziglang")
