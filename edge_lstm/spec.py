@@ -157,6 +157,11 @@ class ModelSpec:
                         f"layer {layer.name!r} ({layer.type_name}): {bad} of {weights.size} weights"
                         " are NaN or infinite; train the model again or choose another checkpoint"
                     )
+        names = [layer.name for layer in _innermost(self.layers)]
+        for name in names:
+            # States are kept by name: two of one would share theirs.
+            if names.count(name) > 1:
+                raise UnsupportedModel(f"layer {name!r}: the name appears twice")
         if not self.layers:
             raise UnsupportedModel(f"model {self.name!r}: has no layers")
         self.signals()
@@ -180,6 +185,16 @@ class ModelSpec:
     def renamed(self, name: str) -> ModelSpec:
         """Return the same model under another name."""
         return replace(self, name=name)
+
+
+def _innermost(value: object) -> Iterator[Layer]:
+    """Yield the layers that a value holds and that hold no others."""
+    if isinstance(value, tuple):
+        for item in value:
+            yield from _innermost(item)
+    elif isinstance(value, Layer):
+        inside = [*_innermost(tuple(vars(value).values()))]
+        yield from inside or [value]
 
 
 def identifier(text: str) -> str:

@@ -7,6 +7,9 @@ the same one have a common beginning.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
 
 from edge_lstm.cells import (
     Activation,
@@ -80,7 +83,11 @@ def joined_steps(steps: list[Step], merge: Merge) -> Step:
     if count > MOST_LAYERS:
         raise UnsupportedModel(f"joins branches of {count} layers; want at most {MOST_LAYERS}")
     branches = tuple(
-        tuple(replace(layer, name=f"{layer.name}:{b}:{k}") for k, layer in enumerate(tail))
+        tuple(
+            # A Parallel that holds others has another count than they, and so another name.
+            replace(layer, name=f"{layer.name.partition(':')[0]}:{b}:{k}:{_count(layer)}")
+            for k, layer in enumerate(tail)
+        )
         for b, tail in enumerate(tails)
     )
     return fork.then(Parallel("", branches, merge), size, vector=vector)
@@ -175,3 +182,27 @@ def one_direction(step: Step, index: int) -> Step | None:
     if chain_before is None:
         return None
     return chain_before.then(layer, chain_before.size, vector=step.vector)
+
+
+def same_layer(first: Layer, second: Layer) -> bool:
+    """Whether two layers compute the same, bit for bit, whatever their names."""
+    return same_values({**vars(first), "name": ""}, {**vars(second), "name": ""}) and type(
+        first
+    ) is type(second)
+
+
+def same_values(first: Any, second: Any) -> bool:
+    """Whether two values, or all that they hold, are the same; arrays bit for bit."""
+    if isinstance(first, np.ndarray) and isinstance(second, np.ndarray):
+        return first.shape == second.shape and first.tobytes() == second.tobytes()
+    if isinstance(first, tuple) and isinstance(second, tuple):
+        return len(first) == len(second) and all(map(same_values, first, second))
+    if isinstance(first, dict) and isinstance(second, dict):
+        return first.keys() == second.keys() and all(
+            same_values(value, second[key]) for key, value in first.items()
+        )
+    if isinstance(first, Layer) and isinstance(second, Layer):
+        return same_layer(first, second)
+    if type(first) is type(second) and hasattr(first, "__dataclass_fields__"):
+        return same_values(vars(first), vars(second))
+    return bool(first == second)

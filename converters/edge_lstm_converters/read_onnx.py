@@ -13,7 +13,6 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -43,7 +42,7 @@ from edge_lstm_converters.axes_onnx import (
     Values,
     View,
 )
-from edge_lstm_converters.chains import Step
+from edge_lstm_converters.chains import Step, same_values
 from edge_lstm_converters.load_onnx import Graph, Node, Port, load_graph
 from edge_lstm_converters.simplify_onnx import FOLDS, fold
 
@@ -118,7 +117,7 @@ def read_onnx(path: Path, name: str | None = None) -> ModelSpec:
         first, second = (_read(graph, name, guess) for guess in FIRST_GUESSES)
     except ModelError as error:
         raise type(error)(f"{path}: {error}") from error
-    if not _equal((first.input, first.layers), (second.input, second.layers)):
+    if not same_values((first.input, first.layers), (second.input, second.layers)):
         raise UnsupportedModel(
             f"{path}: its weights depend on the batch size or the sequence length; want constants"
         )
@@ -197,7 +196,9 @@ class _Walk:
             self.values[state] = State(zeros, f"input {state!r}, {words}", True, is_length)
         for node in self.graph.nodes:
             self._visit(node)
-        view = self._settled(self._main_output())
+        name_of_output, view = self._main_output()
+        output = {"output": name_of_output, "output_layout": self.axes.describe(view)[1:-1]}
+        view = self._settled(view)
         layers = _named(view.step.layers())
         if not layers:
             raise UnsupportedModel("computes nothing; want at least one layer")
@@ -207,7 +208,7 @@ class _Walk:
             input=self._input_signal(layers[0]),
             layers=layers,
             time_steps=self._time_steps(layers),
-            source=self._source(set(state_shapes) - lengths, lengths),
+            source=self._source(output, set(state_shapes) - lengths, lengths),
         )
 
     def _time_steps(self, layers: tuple[Layer, ...]) -> int | None:
@@ -268,7 +269,7 @@ class _Walk:
         known = ", ".join([*LAYER_OPS, *MOVE_OPS])
         raise RefusedError("has no counterpart here", f"want {known}")
 
-    def _main_output(self) -> View:
+    def _main_output(self) -> tuple[str, View]:
         """Return the one result; final states beside it are the runtime's."""
         results: list[tuple[str, View]] = []
         states: list[tuple[str, View]] = []
@@ -288,7 +289,7 @@ class _Walk:
             raise UnsupportedModel(
                 f"has {len(candidates)} results ({names}); want 1, beside the final states"
             )
-        return candidates[0][1]
+        return candidates[0]
 
     def _settled(self, view: View) -> View:
         """Return the result; where it joins time and features, after a Flatten."""
@@ -311,12 +312,19 @@ class _Walk:
             raise UnsupportedModel("nothing works on its features; want at least one layer")
         return Signal("sequence", self.axes.sizes[self.axes.features])
 
-    def _source(self, states: set[str], lengths: set[str]) -> dict[str, str]:
+    def _source(
+        self, output: dict[str, str], states: set[str], lengths: set[str]
+    ) -> dict[str, str]:
         words = []
         for atom in map(str, range(len(self.source.shape))):
             word, size = self.axes.word_of_atom(atom), self.axes.sizes[atom]
             words.append(word if atom in self.axes.open_atoms else f"{word} {size}")
-        source = {"format": "onnx", "input_layout": ", ".join(words)}
+        source = {
+            "format": "onnx",
+            "input": self.source.name,
+            "input_layout": ", ".join(words),
+            **output,
+        }
         if self.graph.producer:
             source["producer"] = self.graph.producer
         if states:
@@ -324,17 +332,6 @@ class _Walk:
         if lengths:
             source["lengths"] = f"input {', '.join(sorted(lengths))} of the file"
         return source
-
-
-def _equal(a: Any, b: Any) -> bool:
-    """Whether two readings are the same, bit for bit."""
-    if isinstance(a, np.ndarray) and isinstance(b, np.ndarray):
-        return a.shape == b.shape and a.tobytes() == b.tobytes()
-    if isinstance(a, tuple) and isinstance(b, tuple):
-        return len(a) == len(b) and all(map(_equal, a, b))
-    if type(a) is type(b) and hasattr(a, "__dataclass_fields__"):
-        return _equal(tuple(vars(a).values()), tuple(vars(b).values()))
-    return bool(a == b)
 
 
 def _inside(layers: Iterable[Layer]) -> Iterator[Layer]:

@@ -1,101 +1,68 @@
-"""The walk along a graph of torch.export: its values, what their axes are, and the layers so far.
+"""The walk along a graph of torch.export: its values, what their axes are, and their layers.
 
-A model is a chain here: each result is used by the next layer only. The walk holds the chain's head
-as a Flow, whose axes have names; the LSTM says which of the input's axes are batch and time, so
-transposes before and after it need no layers of their own.
+A value is the end of a chain of layers, whose axes have names; the LSTM says which of the input's
+axes are batch and time, so transposes before and after it need no layers of their own. Chains fork
+where a value is used twice, and are joined to branches where sums and concatenations bring them
+together. A step of time that is taken stays a note on the value (``Pick``) until its layer must be
+there: so the same layer over every step of a loop is one layer over the sequence.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
-from edge_lstm.arrays import Array
 from edge_lstm.cells import (
+    Activation,
     Backward,
     Bidirectional,
     Conv1d,
     Dense,
+    Dropout,
+    Elementwise,
     Embedding,
+    Flatten,
     LastStep,
     LayerNorm,
+    Parallel,
+    PickStep,
     Recurrent,
+    Reverse,
     Scale,
+    Steps,
 )
+from edge_lstm.cells.recurrent import Merge
 from edge_lstm.errors import UnreadableModel, UnsupportedModel
 from edge_lstm.spec import Layer, ModelSpec, Signal
+from edge_lstm_converters.chains import Step, joined_steps, same_layer
 from edge_lstm_converters.float_weights import layer_name
 from edge_lstm_converters.pt2_file import ExportedGraph, Node, Ref, Size, TensorInfo
-
-UNIT = "unit"  # an axis of size 1 that unsqueeze or h_n brought
-WANTED = (
-    "LSTM, GRU, RNN, Linear, Embedding, Conv1d, pooling, LayerNorm, BatchNorm1d, activations,"
-    " Flatten and Dropout"
+from edge_lstm_converters.torch_values import (
+    UNIT,
+    Axis,
+    CellState,
+    Constant,
+    Flow,
+    Pick,
+    Stack,
+    Stale,
+    Value,
+    Zeros,
+    ZerosView,
+    as_flow,
+    stack_of,
 )
 
-LOOP_CELLS = ("aten.lstm_cell", "aten.gru_cell", "aten.rnn_tanh_cell", "aten.rnn_relu_cell")
+WANTED = (
+    "LSTM, GRU, RNN and their cells, Linear, Embedding, Conv1d, pooling, LayerNorm, BatchNorm1d,"
+    " activations, Flatten, Dropout, sums and concatenations"
+)
+A_STATE = (
+    "want h_n[-1], the last layer's, or torch.cat((h_n[-2], h_n[-1]), dim=1) of two directions"
+)
 
-# An axis by name, or several joined by a reshape.
-Axis = str | tuple[str, ...]
-
-
-@dataclass(frozen=True)
-class Flow:
-    """The values between two layers.
-
-    Args:
-        axes: what each axis is.
-        version: how many steps of the chain made it.
-        origin: the input that it is a mere view of, or None.
-    """
-
-    axes: tuple[Axis, ...]
-    version: int
-    origin: str | None = None
-
-
-@dataclass(frozen=True)
-class Final:
-    """The state after the last step, h_n or c_n: [layers * directions, batch, hidden]."""
-
-    what: str
-    layers: int
-    batch: Axis
-    features: Axis
-    version: int
-    directions: int = 1
-
-
-@dataclass(frozen=True)
-class Half:
-    """One direction's final state of a bidirectional layer.
-
-    Args:
-        axes: with its own features.
-        index: 0 forward, 1 backward.
-        direction: the axis that it was picked from.
-    """
-
-    axes: tuple[Axis, ...]
-    index: int
-    direction: Axis
-    version: int
-
-
-@dataclass(frozen=True, eq=False)
-class Constant:
-    """A weight, or a view of one."""
-
-    name: str
-    values: Array
-
-
-class Zeros:
-    """A tensor of zeros of any shape, as initial states are."""
-
-
-Value = Flow | Final | Half | Constant | Zeros
+READ_WHOLE = "want each step of time written once, then all read; or torch.stack(steps, dim=1)"
 
 
 class Walk:
@@ -108,74 +75,71 @@ class Walk:
 
     def __init__(self, graph: ExportedGraph, where: str) -> None:
         self.graph, self.where = graph, where
-        self.layers: list[Layer] = []
+        self.names: list[str] = []  # of all layers
         self.roles: dict[Axis, str] = {}
         self.values: dict[str, Value] = {
             name: Constant(full, values) for name, (full, values) in graph.constants.items()
         }
         for name in graph.inputs:
-            self.values[name] = Flow(self.input_axes(name), 0, name)
-        self.version = 0
-        self.fed: str | None = None
-        self.state_inputs: set[str] = set()
+            self.values[name] = Flow(self.input_axes(name), Step(None, None, 0), name)
+        self.following: dict[Step, list[Step]] = {}
+        self.joins: dict[tuple[Merge, tuple[Step, ...]], Step] = {}
+        self.memory: dict[str, list[str]] = {}  # tensors that may share it, by any one's name
+        self.states: dict[str, list[Pick | None]] = {}  # inputs that are initial states
         self.time_steps: int | None = None
         self.axis_sizes: dict[str, Size] = {}
-        self.halves: dict[Axis, Flow] = {}  # final states in both directions, by their features
         self.node = Node("", "", {}, ())
 
-    def read(self, name: str, operators: Mapping[str, Handler]) -> ModelSpec:
+    def read(
+        self, name: str, operators: Mapping[str, Handler], moves: Mapping[str, Handler]
+    ) -> ModelSpec:
         """Return the model under ``name``.
 
         Args:
             name: a C identifier.
-            operators: by their names without the overload, as ``aten.lstm``.
+            operators: that compute, by their names without the overload, as ``aten.lstm``.
+            moves: operators whose results may share memory with what they are given.
         """
         needed = self._needed()
-        steps: list[tuple[Node, Handler]] = []
-        for node in self.graph.nodes:
-            if needed.isdisjoint(node.outputs) and not _changes_its_input(node):
-                continue
+        nodes = [n for n in self.graph.nodes if not needed.isdisjoint(n.outputs) or _is_in_place(n)]
+        handlers = {**operators, **moves}
+        for node in nodes:
             self.node = node
-            handler = operators.get(node.target.rsplit(".", 1)[0])
-            if node.target.rsplit(".", 1)[0] in LOOP_CELLS:
-                raise self.refuse(
-                    "is one step of a loop over cells",
-                    "want torch.nn.LSTM, GRU or RNN over the whole sequence, with its weights",
-                )
-            if handler is None:
-                raise self.refuse("has no counterpart here", f"want a chain of {WANTED}")
-            steps.append((node, handler))
-        for node, handler in steps:
+            if base_name(node) not in handlers:
+                raise self.refuse("has no counterpart here", f"want {WANTED}")
+        for node in nodes:
             self.node = node
-            results = handler(self)
+            results = handlers[base_name(node)](self)
+            if base_name(node) in moves:
+                self._share_memory(node)
             for output, value in zip(node.outputs, results, strict=False):
                 self.values[output] = value
-            if _changes_its_input(node):
-                changed = self.argument("self", self.argument("input"))
-                if isinstance(changed, Ref):
-                    self.values[changed.name] = results[0]
-        output_axes = self._output()
-        input_axes = () if self.fed is None else self.input_axes(self.fed)
-        if not any(isinstance(k, Recurrent | Bidirectional) for k in self.layers):
-            raise UnsupportedModel(
-                f"{self.where}: the graph has no aten.lstm, aten.gru or aten.rnn; want one"
-            )
-        source = {
-            "format": "torch.export",
-            "torch": self.graph.torch_version,
-            "input_axes": self._described(input_axes),
-            "output_axes": self._described(output_axes),
-        }
-        if self.state_inputs:
-            # The runtime carries them from step to step, from zero on.
-            source["state_inputs"] = ", ".join(sorted(self.state_inputs))
-        return ModelSpec(name, self._input(), tuple(self.layers), self.time_steps, source)
+            if _is_in_place(node):
+                self._changed_in_place(node, results[0])
+        return self._spec(name)
+
+    def _share_memory(self, node: Node) -> None:
+        source = self.argument("self", self.argument("input"))
+        if isinstance(source, Ref):
+            group = self.memory.setdefault(source.name, [source.name])
+            group += node.outputs
+            self.memory.update(dict.fromkeys(node.outputs, group))
+
+    def _changed_in_place(self, node: Node, result: Value) -> None:
+        """Give the changed tensor its new value; no other name for its memory may be read."""
+        changed = self.argument("self", self.argument("input"))
+        if not isinstance(changed, Ref) or isinstance(result, Zeros):
+            return
+        for name in self.memory.get(changed.name, []):
+            if name not in (changed.name, *node.outputs):
+                self.values[name] = Stale(node.name)
+        self.values[changed.name] = result
 
     def input_axes(self, name: str) -> tuple[Axis, ...]:
         """Return the names of an input's axes, in its own order."""
         return tuple(f"{name}:{i}" for i in range(len(self.graph.tensors[name].sizes)))
 
-    # What the handlers use.
+    # What the handlers ask.
 
     def refuse(self, found: str, accepted: str) -> UnsupportedModel:
         """Return the error for the present node."""
@@ -195,55 +159,59 @@ class Walk:
         return value
 
     def value(self, argument: object) -> Value:
-        """Return what a tensor argument holds."""
+        """Return what a tensor argument holds; of zeros that were written to, what was written."""
+        value = self.in_memory(argument)
+        content = value.content() if isinstance(value, ZerosView) else value
+        if content is None:
+            raise self.refuse("reads a part of zeros that were written to", READ_WHOLE)
+        return (
+            self.collected(content) if isinstance(content, Zeros) and content.written else content
+        )
+
+    def in_memory(self, argument: object) -> Value:
+        """Return what a tensor argument is; zeros that were written to as such."""
         if not isinstance(argument, Ref) or argument.name not in self.values:
             raise UnreadableModel(
                 f"{self.where}: node {self.node.name!r}, {self.node.target}: reads {argument!r},"
                 " which no node gives"
             )
-        return self.values[argument.name]
+        value = self.values[argument.name]
+        if isinstance(value, Stale):
+            raise self.refuse(
+                f"reads a tensor whose memory {value.changed_by!r} changed in place",
+                "want operators that return a new tensor, relu(x) for relu_(x)",
+            )
+        return value
+
+    def collected(self, zeros: Zeros) -> Value:
+        """Return steps of time that were written to zeros one by one."""
+        axes = {axis for axis, _ in zeros.written}
+        count = len(zeros.written)
+        steps = [zeros.written.get((axis, k)) for axis in axes for k in range(count)]
+        flows = [step for step in steps if isinstance(step, Flow)]
+        if len(axes) != 1 or len(flows) != count or zeros.size not in (None, count):
+            raise self.refuse(f"reads zeros of which {count} places were written", READ_WHOLE)
+        return self.stacked(flows, axes.pop())
 
     def flow(self, name: str = "self") -> Flow:
-        """Return an argument that must be the chain's head."""
-        value = self.value(self.argument(name))
-        if isinstance(value, Final):
-            value = self.last_hidden(value)
-        if isinstance(value, Half):
-            raise self.one_half(value)
+        """Return an argument that must be values of the model."""
+        return self.as_flow(self.value(self.argument(name)), name)
+
+    def as_flow(self, value: Value, name: str = "self") -> Flow:
+        """Return a value that must be one of the model."""
+        if isinstance(value, Stack):
+            part = as_flow(value)
+            if part is None:
+                raise self.refuse(
+                    f"works on the states of {value.parts.size} layers or directions at once",
+                    A_STATE,
+                )
+            value = part
+        if isinstance(value, CellState):
+            raise self.refuse("reads the final cell state", "want the output or h_n")
         if not isinstance(value, Flow):
-            raise self.refuse(f"{name} is a constant", "want it in a layer's place")
-        self.check_head(value)
+            raise self.refuse(f"{name} is a constant", "want values of the model there")
         return value
-
-    def one_half(self, half: Half) -> UnsupportedModel:
-        """Return the error for a final state of one direction that nothing joins to the other."""
-        word = ("forward", "backward")[half.index]
-        return self.refuse(
-            f"reads the {word} state of a bidirectional layer alone", "want both, joined"
-        )
-
-    def view(self) -> Flow | Constant | Zeros:
-        """Return the argument ``self`` of an operator that only arranges values anew."""
-        value = self.value(self.argument("self"))
-        if isinstance(value, Final):
-            return self.last_hidden(value)
-        if isinstance(value, Half):
-            return self.flow()
-        # An input that nothing has read yet may still turn out to be an initial state.
-        if isinstance(value, Flow) and (value.version != 0 or value.origin == self.fed):
-            self.check_head(value)
-        return value
-
-    def check_head(self, value: Flow | Final | Half) -> None:
-        """Refuse values that are not the last that the chain made."""
-        if value.version == self.version:
-            return
-        if isinstance(value, Flow) and value.origin not in (None, self.fed):
-            raise self.refuse(f"reads a second input, {value.origin!r}", "want one input")
-        raise self.refuse(
-            "reads values that another layer has used already",
-            "a model must be a chain, without branches or skip connections",
-        )
 
     def constant(self, name: str) -> Constant:
         """Return an argument that must be a weight."""
@@ -259,28 +227,127 @@ class Walk:
             raise UnreadableModel(f"{self.where}: node {self.node.name!r}: a tensor has no sizes")
         return self.graph.tensors[name]
 
-    def axis(self, flow: Flow, name: str, default: int | None = None) -> int:
-        """Return an argument that numbers an axis, counted from 0."""
-        number, rank = self.number(name, default), len(flow.axes)
+    def axis(self, rank: int, name: str = "dim", default: int | None = None) -> int:
+        """Return an argument that numbers one of ``rank`` axes, counted from 0."""
+        number = self.number(name, default)
         if not -rank <= number < rank:
             raise self.refuse(f"{name} = {number}", f"the tensor has {rank} axes")
         return number % rank
 
-    def emit(self, flow: Flow, axes: Sequence[Axis], *layers: Layer) -> Flow:
-        """Add layers to the chain and return its new head."""
-        if self.fed is None:
-            self.fed = flow.origin
-        self.layers += layers
-        self.version += 1
-        return Flow(tuple(axes), self.version)
-
     def name(self, prefix: str, fallback: str) -> str:
         """Return a new layer's name."""
-        return layer_name(prefix, fallback, [layer.name for layer in self.layers])
+        return layer_name(prefix, fallback, self.names)
 
-    def new_features(self) -> str:
-        """Return a name for the feature axis that the present node makes."""
-        axis = f"{self.node.name}:features"
+    # Chains.
+
+    def then(self, step: Step, layer: Layer, *, vector: bool | None = None) -> Step:
+        """Return the step behind ``step``; the same layer behind the same step is one."""
+        known = self.following.setdefault(step, [])
+        for other in known:
+            if other.layer is not None and same_layer(other.layer, layer):
+                return other
+        self.names.append(layer.name)
+        known.append(step.then(layer, _output_size(layer, step.size), vector=vector))
+        return known[-1]
+
+    def emit(
+        self, flow: Flow, axes: Sequence[Axis], layer: Layer, *, vector: bool | None = None
+    ) -> Flow:
+        """Return the values behind another layer; ``vector``: time is gone, or is not."""
+        step = self.then(flow.step, layer, vector=vector)
+        return replace(flow, axes=tuple(axes), step=step, state=False)
+
+    def whole(self, flow: Flow) -> Flow:
+        """Return values for a layer that looks at whole sequences; no single step of time."""
+        flow = self.settled(flow)
+        if flow.step.vector:
+            raise self.refuse("is fed a single step, or a result of all of them", "want a sequence")
+        return flow
+
+    def settled(self, flow: Flow) -> Flow:
+        """Return values with the layer that takes their step of time.
+
+        It stands before the layers that treat every step alike: they need to run once only.
+        """
+        pick = flow.pick
+        if pick is None:
+            return flow
+        role = self.role(pick.axis)
+        if role not in ("time", UNIT):
+            what = "an axis that no LSTM has named" if role is None else f"the {role} axis"
+            raise self.refuse(f"takes a part of {what}", "only time steps can be taken")
+        if pick.counted:
+            self.set_time_steps(self.input_steps(flow.origin))
+        tail = []
+        step = flow.step
+        while step.parent is not None and step.layer is not None and _is_alike(step.layer):
+            tail.append(step.layer)
+            step = step.parent
+        layer = (
+            LastStep(self.name("last_step", "last_step"))
+            if pick.is_last
+            else PickStep(self.name("pick_step", "pick_step"), pick.index)
+        )
+        step = self.then(step, layer, vector=True)
+        for behind in reversed(tail):
+            step = self.then(step, behind)
+        return replace(flow, step=step, pick=None)
+
+    def joined(self, flows: Sequence[Flow], merge: Merge, dim: int) -> Flow:
+        """Return values joined on their features, or combined element by element.
+
+        Args:
+            flows: with the same axes but for the sizes of features.
+            merge: how.
+            dim: where the features are.
+        """
+        first = flows[0]
+        for flow in flows:
+            if flow.origin != first.origin:
+                raise self.refuse(f"reads a second input, {flow.origin!r}", "want one input")
+            self.set_role(flow.axes[dim], "features")
+        layouts = {tuple(self.role(axis) or axis for axis in flow.axes) for flow in flows}
+        if len(layouts) > 1:
+            words = " and ".join(f"[{self.described(flow.axes)}]" for flow in flows)
+            raise self.refuse(f"joins {words}", "want the same axes")
+        if not all(f.pick is first.pick or (f.pick and f.pick.same_as(first.pick)) for f in flows):
+            flows = [self.settled(flow) for flow in flows]
+        if len({flow.step.vector for flow in flows}) > 1:
+            raise self.refuse("joins a sequence and a single step", "want both over time, or none")
+        key = merge, tuple(flow.step for flow in flows)
+        if key not in self.joins:
+            self.joins[key] = joined_steps([flow.step for flow in flows], merge)
+        axes = [*first.axes[:dim], self.new_features(), *first.axes[dim + 1 :]]
+        return replace(flows[0], axes=tuple(axes), step=self.joins[key], state=False)
+
+    def stacked(self, parts: Sequence[Flow | CellState], dim: int) -> Flow | Stack:
+        """Return values stacked on a new axis ``dim``: a sequence again if they are its steps."""
+        flows = [part for part in parts if isinstance(part, Flow)]
+        picks = [flow.pick for flow in flows if flow.pick is not None]
+        first = parts[0]
+        one_chain = len({flow.step for flow in flows}) == len({pick.axis for pick in picks}) == 1
+        several = len(parts) > 1 or (picks and picks[0].steps == 1)
+        if not isinstance(first, Flow) or len(picks) != len(parts) or not one_chain or not several:
+            return stack_of(list(parts), dim)
+        steps = [pick.position for pick in picks]
+        axes = [*first.axes[:dim], picks[0].axis, *first.axes[dim:]]
+        flow = replace(first, axes=tuple(axes), pick=None, state=False)
+        whole = picks[0].steps
+        if steps == list(range(len(steps))) and whole == len(steps):
+            return flow
+        if steps == list(range(len(steps)))[::-1] and whole == len(steps):
+            return self.emit(flow, axes, Reverse(self.name("reverse", "reverse")))
+        if not isinstance(whole, int) or steps != list(range(steps[0], steps[0] + len(steps))):
+            raise self.refuse(f"puts the steps {steps[:5]} ... in a row", "want steps in order")
+        axes[dim] = self.new_time()
+        layer = Steps(self.name("steps", "steps"), steps[0], steps[-1] + 1)
+        return self.emit(flow, axes, layer)
+
+    # Axes.
+
+    def new_features(self, index: int = 0) -> str:
+        """Return a name for a feature axis that the present node makes."""
+        axis = f"{self.node.name}:features{index or ''}"
         self.roles[axis] = "features"
         return axis
 
@@ -309,46 +376,20 @@ class Walk:
             raise self.refuse(f"takes {steps} steps", f"before, the model took {self.time_steps}")
         self.time_steps = steps
 
-    def input_steps(self) -> int:
+    def input_steps(self, name: str) -> int:
         """Return the sequence length of the example, which must not be left open."""
-        name = self.fed or ""
         for axis, size in zip(self.input_axes(name), self.graph.tensors[name].sizes, strict=True):
             if self.role(axis) == "time" and isinstance(size, int):
                 return size
         raise self.refuse("joins time and features", "export with a fixed number of time steps")
 
-    def last_hidden(self, final: Final) -> Flow:
-        """Return h_n of a module of one layer: [directions, batch, hidden]."""
-        if final.layers != 1:
-            raise self.refuse(
-                f"reads the {final.what} state of {final.layers} layers at once",
-                "want h_n[-1], the last layer's",
-            )
-        if final.directions == 2:
-            return self.both_hidden(final)
-        return self.take_hidden(final, (UNIT, final.batch, final.features))
-
-    def take_hidden(self, final: Final, axes: tuple[Axis, ...]) -> Flow:
-        """Return the last layer's final hidden state as the chain's head."""
-        self._check_hidden(final)
-        return self.emit(
-            Flow((), self.version), axes, LastStep(self.name("last_step", "last_step"))
-        )
-
-    def both_hidden(self, final: Final) -> Flow:
-        """Return the last layer's final states in both directions: [2, batch, hidden]."""
-        self._check_hidden(final)
-        layer = self.layers[-1]
-        assert isinstance(layer, Bidirectional)
-        self.layers[-1] = replace(layer, final=True)
-        direction, part = f"{final.features}:direction", f"{final.features}:part"
-        self.roles[direction], self.roles[part] = "direction", "part"
-        return self.emit(Flow((), self.version), (direction, final.batch, part))
-
-    def _check_hidden(self, final: Final) -> None:
-        if final.what != "hidden":
-            raise self.refuse("reads the final cell state", "want the output or h_n")
-        self.check_head(final)
+    def described(self, axes: Sequence[Axis]) -> str:
+        """Return axes as text: ``batch, time, features``."""
+        words = []
+        for axis in axes:
+            parts = axis if isinstance(axis, tuple) else (axis,)
+            words.append("*".join(self.role(part) or "time" for part in parts))
+        return ", ".join(words)
 
     # The ends of the graph.
 
@@ -356,51 +397,136 @@ class Walk:
         """Return the tensors that the outputs depend on."""
         needed = set(self.graph.outputs)
         for node in reversed(self.graph.nodes):
-            if not needed.isdisjoint(node.outputs) or _changes_its_input(node):
+            if not needed.isdisjoint(node.outputs) or _is_in_place(node):
                 for argument in node.arguments.values():
                     items = argument if isinstance(argument, list) else [argument]
                     needed.update(item.name for item in items if isinstance(item, Ref))
         return needed
 
-    def _output(self) -> tuple[Axis, ...]:
-        """Return the axes of the one output that is no state."""
+    def _spec(self, name: str) -> ModelSpec:
         self.node = Node("output", "output", {}, ())
-        flows: list[Flow] = []
-        finals: list[Final] = []
-        for name in self.graph.outputs:
-            value = self.value(Ref(name))
-            if isinstance(value, Half):
-                raise self.one_half(value)
-            if isinstance(value, Flow):
-                flows.append(value)
-            elif isinstance(value, Final):
-                finals.append(value)
-        if not flows and finals and finals[0].what == "hidden":
-            flows = [self.last_hidden(finals[0])]
-        if len(flows) != 1:
+        result = self.settled(self._result())
+        if result.origin in self.states:
             raise UnsupportedModel(
-                f"{self.where}: the model gives {len(flows)} results besides LSTM states; want one"
+                f"{self.where}: input {result.origin!r} is also an initial state; want them apart"
             )
-        self.check_head(flows[0])
-        return flows[0].axes
-
-    def _input(self) -> Signal:
-        if self.fed in self.state_inputs:
+        for axis in result.axes:
+            if isinstance(axis, tuple) and "features" in map(self.role, axis):
+                raise UnsupportedModel(
+                    f"{self.where}: the result is laid out [{self.described(result.axes)}]; want"
+                    " features on an axis of their own, or time and features joined in this order"
+                )
+        layers = _named(result.step.layers(), [])
+        if not any(isinstance(k, Recurrent | Bidirectional | Backward) for k in _inside(layers)):
             raise UnsupportedModel(
-                f"{self.where}: input {self.fed!r} is also an initial state; want them apart"
+                f"{self.where}: the graph has no aten.lstm, aten.gru or aten.rnn; want one"
             )
-        signal = first_signal(self.layers)
+        signal = first_signal(layers)
         if signal is None:
             raise UnsupportedModel(f"{self.where}: no layer says how many features the input has")
-        return signal
+        source = {
+            "format": "torch.export",
+            "torch": self.graph.torch_version,
+            "input_axes": self.described(self.input_axes(result.origin)),
+            "output_axes": self.described(result.axes),
+        }
+        if self.states:
+            # The runtime carries them from step to step, from zero on.
+            source["state_inputs"] = ", ".join(sorted(self.states))
+        return ModelSpec(name, signal, tuple(layers), self.time_steps, source)
 
-    def _described(self, axes: Sequence[Axis]) -> str:
-        """Return axes as text: ``batch, time, features``."""
-        words = []
-        for axis in axes:
-            parts = axis if isinstance(axis, tuple) else (axis,)
-            words.append("*".join(self.role(part) or "time" for part in parts))
-        return ", ".join(words)
+    def _result(self) -> Flow:
+        """Return the one output that is no state; a state if there is nothing else."""
+        values = [self.value(Ref(name)) for name in self.graph.outputs]
+        states: list[Value | None] = []
+        results = [v for v in values if isinstance(v, Flow) and not v.state]
+        if not results:
+            states = [as_flow(v) if isinstance(v, Stack) else v for v in values]
+            results = _deepest([v for v in states if isinstance(v, Flow)])
+        if not results and any(isinstance(v, CellState) for v in states):
+            raise UnsupportedModel(
+                f"{self.where}: the model gives nothing but the final cell state; {A_STATE}"
+            )
+        if len(results) != 1:
+            accepted = "want one" if results else A_STATE
+            raise UnsupportedModel(
+                f"{self.where}: the model gives {len(results)} results besides states of recurrent"
+                f" layers; {accepted}"
+            )
+        return results[0]
+
+
+def _deepest(states: list[Flow]) -> list[Flow]:
+    """Return the state that all others lead to, if there is one; else all."""
+    for state in states:
+        chain = set()
+        step: Step | None = state.step
+        while step is not None:
+            chain.add(step)
+            step = step.parent
+        others = [s for s in states if s.step is not state.step]
+        same_step = all(s.pick == state.pick for s in states if s.step is state.step)
+        if same_step and all(s.step in chain for s in others):
+            return [state]
+    return states
+
+
+def _is_alike(layer: Layer) -> bool:
+    """Whether a layer treats every step of time alike, whatever comes before and after it."""
+    if isinstance(layer, Parallel):
+        return all(_is_alike(inner) for branch in layer.branches for inner in branch)
+    return isinstance(layer, Activation | Dense | Dropout | Elementwise | LayerNorm | Scale)
+
+
+def _output_size(layer: Layer, size: int) -> int:
+    """Return the features behind a layer; those of the input may not be known (0)."""
+    if isinstance(layer, Dense | Conv1d):
+        return len(layer.weights)
+    if isinstance(layer, Embedding):
+        return int(layer.table.shape[1])
+    if isinstance(layer, Backward):
+        return layer.layer.output_size
+    if isinstance(layer, Bidirectional):
+        both = layer.merge == "concat"
+        return layer.forward_layer.output_size + both * layer.backward_layer.output_size
+    if isinstance(layer, Recurrent):
+        return layer.output_size
+    return size * layer.time_steps if isinstance(layer, Flatten) else size
+
+
+def _inside(layers: Sequence[Layer]) -> list[Layer]:
+    """Return layers, and those in their branches."""
+    found: list[Layer] = []
+    for layer in layers:
+        found.append(layer)
+        if isinstance(layer, Parallel):
+            for branch in layer.branches:
+                found += _inside(branch)
+    return found
+
+
+def _named(layers: Sequence[Layer], taken: list[str]) -> list[Layer]:
+    """Return layers with names of their own; in branches, some may be there twice.
+
+    A state is kept under its layer's name, so those inside a Bidirectional count, too.
+    """
+    named: list[Layer] = []
+    for layer in layers:
+        endings = ("", "_forward", "_backward") if isinstance(layer, Bidirectional) else ("",)
+        # A join adds where a layer of a branch stands, "fc:0:1:1".
+        base = layer.name.partition(":")[0]
+        refused: list[str] = []
+        while True:
+            name = layer_name(base, layer.type_name, [*taken, *refused])
+            if not any(name + ending in taken for ending in endings):
+                break
+            refused.append(name)
+        taken += [name + ending for ending in endings]
+        if isinstance(layer, Parallel):
+            branches = tuple(tuple(_named(branch, taken)) for branch in layer.branches)
+            layer = replace(layer, branches=branches)
+        named.append(replace(layer, name=name))
+    return named
 
 
 def first_signal(layers: Sequence[Layer]) -> Signal | None:
@@ -420,12 +546,21 @@ def first_signal(layers: Sequence[Layer]) -> Signal | None:
             return Signal("sequence", len(layer.factor))
         if isinstance(layer, LayerNorm):
             return Signal("sequence", len(layer.weight))
+        if isinstance(layer, Parallel):
+            found = [s for s in map(first_signal, layer.branches) if s is not None]
+            if found:
+                return found[0]
     return None
 
 
-def _changes_its_input(node: Node) -> bool:
+def base_name(node: Node) -> str:
+    """Return an operator's name without its overload, as ``aten.lstm``."""
+    return node.target.rsplit(".", 1)[0]
+
+
+def _is_in_place(node: Node) -> bool:
     """Whether the operator works in place, as aten.relu_ does: later nodes see its result."""
-    return node.target.rsplit(".", 1)[0].endswith("_")
+    return base_name(node).endswith("_")
 
 
 Handler = Callable[[Walk], list[Value]]

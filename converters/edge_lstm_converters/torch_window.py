@@ -22,7 +22,8 @@ from edge_lstm.cells.window import Padding
 from edge_lstm.spec import Layer
 from edge_lstm_converters.float_weights import as_float32
 from edge_lstm_converters.layouts import ungrouped
-from edge_lstm_converters.torch_walk import UNIT, Constant, Flow, Handler, Value, Walk
+from edge_lstm_converters.torch_values import UNIT, Constant, Flow, Stack, Value
+from edge_lstm_converters.torch_walk import Handler, Walk
 
 
 def _along_time(walk: Walk, flow: Flow) -> Flow:
@@ -31,7 +32,7 @@ def _along_time(walk: Walk, flow: Flow) -> Flow:
         raise walk.refuse(f"is fed {len(flow.axes)} axes", "want [batch, features, time]")
     for axis, role in zip(flow.axes, ("batch", "features", "time"), strict=True):
         walk.set_role(axis, role)
-    return flow
+    return walk.whole(flow)
 
 
 def _vector(walk: Walk, name: str, size: int, default: float) -> F32:
@@ -61,6 +62,7 @@ def _one(walk: Walk, name: str, default: int) -> int:
 
 
 def _conv1d(walk: Walk) -> list[Value]:
+    """Conv1d."""
     if walk.argument("transposed"):
         raise walk.refuse("is a transposed convolution", "want Conv1d")
     flow = _along_time(walk, walk.flow("input"))
@@ -90,6 +92,7 @@ def _conv1d(walk: Walk) -> list[Value]:
 
 def _pool(kind: Literal["max", "average"]) -> Handler:
     def handler(walk: Walk) -> list[Value]:
+        """MaxPool1d and AvgPool1d."""
         flow = _along_time(walk, walk.flow())
         size = _one(walk, "kernel_size", 1)
         stride, pad = _one(walk, "stride", size), _one(walk, "padding", 0)
@@ -105,35 +108,50 @@ def _pool(kind: Literal["max", "average"]) -> Handler:
 
 def _adaptive_pool(kind: Literal["max", "average"]) -> Handler:
     def handler(walk: Walk) -> list[Value]:
+        """Adaptive pooling to one step."""
         flow = _along_time(walk, walk.flow())
         if _one(walk, "output_size", 1) != 1:
             raise walk.refuse(f"gives {walk.argument('output_size')} steps", "want 1")
         layer = GlobalPool(walk.name("pool", "pool"), kind)
-        return [walk.emit(flow, (*flow.axes[:2], UNIT), layer)]
+        return [walk.emit(flow, (*flow.axes[:2], UNIT), layer, vector=True)]
 
     return handler
 
 
 def _over_time(kind: Literal["max", "average", "sum"]) -> Handler:
     def handler(walk: Walk) -> list[Value]:
-        flow = walk.flow()
+        """Mean, maximum or sum over time, or over the states of layers."""
         dims = walk.argument("dim")
         dims = dims if isinstance(dims, list) else [dims]
-        rank = len(flow.axes)
+        rank = len(walk.info(walk.argument("self")).sizes)
         if len(dims) != 1 or not isinstance(dims[0], int) or not -rank <= dims[0] < rank:
             raise walk.refuse(f"works along axes {dims}", "want time alone")
-        axis = dims[0] % rank
-        if walk.role(flow.axes[axis]) != "time":
-            word = walk.role(flow.axes[axis]) or "unknown"
+        dim = dims[0] % rank
+        value = walk.value(walk.argument("self"))
+        if isinstance(value, Stack) and value.layout[dim] < 0 and kind != "max":
+            return [_combined(walk, value, dim, "sum" if kind == "sum" else "ave")]
+        flow = walk.flow()
+        if walk.role(flow.axes[dim]) != "time":
+            word = walk.role(flow.axes[dim]) or "unknown"
             raise walk.refuse(f"works along the {word} axis", "want time alone")
         kept = (UNIT,) if walk.argument("keepdim") else ()
-        axes = (*flow.axes[:axis], *kept, *flow.axes[axis + 1 :])
-        return [walk.emit(flow, axes, GlobalPool(walk.name("pool", "pool"), kind))]
+        axes = (*flow.axes[:dim], *kept, *flow.axes[dim + 1 :])
+        layer = GlobalPool(walk.name("pool", "pool"), kind)
+        return [walk.emit(flow, axes, layer, vector=True)]
 
     return handler
 
 
+def _combined(walk: Walk, stack: Stack, dim: int, merge: Literal["sum", "ave"]) -> Flow:
+    """Return the states of several layers or directions added up, or their mean."""
+    if stack.parts.ndim != 1 or walk.argument("keepdim"):
+        raise walk.refuse("works on states of layers and directions at once", "want one axis")
+    parts = [stack.taken(dim, k) for k in range(len(stack.parts))]
+    return walk.joined([walk.as_flow(p) for p in parts], merge, len(stack.layout) - 2)
+
+
 def _layer_norm(walk: Walk) -> list[Value]:
+    """LayerNorm over the features."""
     flow = walk.flow("input")
     shape = walk.argument("normalized_shape")
     if not isinstance(shape, list) or len(shape) != 1 or not isinstance(shape[0], int):
@@ -147,6 +165,7 @@ def _layer_norm(walk: Walk) -> list[Value]:
 
 
 def _batch_norm(walk: Walk) -> list[Value]:
+    """BatchNorm1d after training."""
     if walk.argument("training"):
         raise walk.refuse("is in training", "export model.eval()")
     flow = walk.flow("input")
@@ -175,10 +194,12 @@ def batch_norm_scale(
 
 
 def _flip(walk: Walk) -> list[Value]:
+    """Time reversed."""
     flow, dims = walk.flow(), walk.argument("dims")
     rank = len(flow.axes)
     if not isinstance(dims, list) or len(dims) != 1 or not -rank <= dims[0] < rank:
         raise walk.refuse(f"reverses axes {dims}", "want time alone")
+    flow = walk.whole(flow)
     axis = flow.axes[dims[0] % rank]
     if walk.role(axis) != "time":
         raise walk.refuse(f"reverses the {walk.role(axis) or 'unknown'} axis", "want time alone")
@@ -189,6 +210,7 @@ def _elementwise(word: str, **arguments: tuple[str, float]) -> Handler:
     """Return a handler; arguments: our name to PyTorch's and its default."""
 
     def handler(walk: Walk) -> list[Value]:
+        """ELU, LeakyReLU and Softplus."""
         flow = walk.flow("input" if "input" in walk.node.arguments else "self")
         values: dict[str, Any] = {
             ours: walk.argument(theirs, default) for ours, (theirs, default) in arguments.items()
@@ -206,6 +228,7 @@ def _elementwise(word: str, **arguments: tuple[str, float]) -> Handler:
 
 
 def _hard_sigmoid(walk: Walk) -> list[Value]:
+    """Hardsigmoid."""
     flow = walk.flow()
     function = Function("hard_sigmoid", 1 / 6, 0.5)
     layer = Elementwise(walk.name("hard_sigmoid", "hard_sigmoid"), function)
@@ -218,8 +241,10 @@ WINDOW_OPERATORS: Mapping[str, Handler] = {
     "aten.max_pool1d": _pool("max"),
     "aten.avg_pool1d": _pool("average"),
     "aten.adaptive_avg_pool1d": _adaptive_pool("average"),
+    "aten.adaptive_max_pool1d": _adaptive_pool("max"),
     "aten.mean": _over_time("average"),
     "aten.amax": _over_time("max"),
+    "aten.max": _over_time("max"),
     "aten.sum": _over_time("sum"),
     "aten.layer_norm": _layer_norm,
     "aten.batch_norm": _batch_norm,
