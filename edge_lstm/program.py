@@ -240,6 +240,20 @@ class Program:
         """Whether the program can run step by step."""
         return all(op.streams for op in self.ops)
 
+    @property
+    def has_state_ops(self) -> bool:
+        """Whether ops of one step keep a state; a ``.tflite`` then takes one step a call."""
+        return any(op.type_name == "read_state" for op in self.ops)
+
+    @property
+    def uses_xnnpack(self) -> bool:
+        """Whether LiteRT gives the int8 ops to XNNPACK.
+
+        It gives up where a state is written behind the ops that read it: to its delegates such a
+        graph has a cycle.
+        """
+        return self.profile == "litert" and not self.has_state_ops
+
     def with_profile(self, profile: str) -> Program:
         """Return the same integers under another interchange profile's arithmetic."""
         if (profile == EDGE) != (self.profile == EDGE):

@@ -10,6 +10,7 @@ import numpy as np
 
 from edge_lstm.arrays import I64, Array
 from edge_lstm.errors import UsageError
+from edge_lstm.step_loop import in_loops
 from edge_lstm.tape import Guard, Parameter, Tape, compile_tape
 
 if TYPE_CHECKING:
@@ -33,6 +34,7 @@ class Session:
         self.program = program
         self.batch_size = batch_size
         self._kernels = [op.prepare(program, batch_size) for op in program.ops]
+        self._parts = in_loops(program, self._kernels)
         sizes = [t.signal.size for t in program.tensors if t.signal.kind != "tokens"]
         widest = max(sizes, default=1)
         self._chunk_steps = max(1, CHUNK_VALUES // (widest * batch_size))
@@ -196,8 +198,8 @@ class Session:
 
     def _forward(self, x: Array, lengths: I64 | None) -> Array:
         values: dict[int, Array] = {self.program.input: x}
-        for op, kernel in zip(self.program.ops, self._kernels, strict=True):
-            values[op.output] = kernel.run([values[i] for i in op.inputs], lengths)
+        for part in self._parts:
+            part.run(values, lengths)
         return values[self.program.output]
 
     def _check(self, x: Array, *, sequence: bool) -> None:

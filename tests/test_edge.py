@@ -16,6 +16,7 @@ from edge_lstm.cells.edge_gru import EdgeGruKernel, EdgeGruOp, EdgeRnnKernel, Ed
 from edge_lstm.cells.edge_lstm import EdgeLstmKernel, EdgeLstmOp
 from edge_lstm.cells.edge_lstm_fast import CHUNK_VALUES, FastEdgeLstmKernel
 from edge_lstm.cells.edge_rows import Rows, sigmoid_segments, sigmoid_table
+from edge_lstm.cells.functions import Function
 from edge_lstm.errors import UnsupportedModel, UsageError
 from edge_lstm.program import Kernel, Program
 from edge_lstm.program_file import program_bytes, program_from_bytes
@@ -333,7 +334,7 @@ def test_cells_without_integers_are_refused_by_name(profile: str) -> None:
     random = np.random.default_rng(10)
     cell = layer(random, "gru", 3, 4, 1.0)
     assert isinstance(cell, Gru)
-    odd = replace(cell, clip=1.0)
+    odd = replace(cell, functions=(Function("hard_sigmoid"), cell.functions[1]))
     spec = ModelSpec("m", Signal("sequence", 3), (odd,))
     x = random.normal(0, 1, (2, 5, 3)).astype(np.float32)
     with pytest.raises(UnsupportedModel, match=r"layer 'cell' \(gru\).*--quant float32"):

@@ -9,7 +9,7 @@ import pytest
 import interpreters
 from edge_lstm.arrays import Array
 from edge_lstm.errors import UnsupportedModel, UsageError
-from edge_lstm.program import Program
+from edge_lstm.program import Profile, Program
 from edge_lstm.quantize import quantize
 from edge_lstm.samples import load_samples
 from edge_lstm_converters.convert import ConvertOptions, convert
@@ -104,12 +104,38 @@ def test_softmax_equals_tflm() -> None:
         check(model("SOFTMAX", tensor("x", x, scale), output, SoftmaxOptions(beta)), x)
 
 
-@pytest.mark.parametrize("code", ["TANH", "QUANTIZE"])
-def test_tflite_profiles_refuse_int16_by_name(code: str) -> None:
-    data = model(code, tensor("x", ALL_WORDS, 2.0**-12), tensor("y", ALL_WORDS, 2.0**-15))
-    for profile in ("litert", "litert-ref", "tflite-runtime"):
-        with pytest.raises(UnsupportedModel, match=r"(of|with) int16"):
-            program_from_bytes(data, "m.tflite", profile).session()
+@pytest.mark.parametrize("code", ["LOGISTIC", "TANH", "RELU", "QUANTIZE"])
+@pytest.mark.parametrize("profile", ["litert", "litert-ref"])
+def test_litert_equals_tflm_on_all_words(profile: Profile, code: str) -> None:
+    """But for sigmoid and tanh of power-of-two scales in the optimized kernels."""
+    if reason := interpreters.missing(profile):
+        pytest.skip(reason)
+    for scale in scales(8):
+        fixed = code in ("LOGISTIC", "TANH")
+        if profile == "litert" and fixed and np.frexp(scale)[0] == 0.5:
+            continue
+        output = tensor("y", ALL_WORDS, 2.0**-15 if fixed else scale * 1.5)
+        data = model(code, tensor("x", ALL_WORDS, scale), output)
+        want = interpreters.run(profile, data, ALL_WORDS, np.ones(1))
+        got = program_from_bytes(data, "m.tflite", profile).predict(ALL_WORDS[0])
+        np.testing.assert_array_equal(got, want[0], strict=True)
+
+
+@pytest.mark.parametrize(
+    ("code", "profile"),
+    [
+        ("TANH", "litert"),
+        ("TANH", "tflite-runtime"),
+        ("RELU6", "litert-ref"),
+        ("SOFTMAX", "litert-ref"),
+        ("QUANTIZE", "tflite-runtime"),
+    ],
+)
+def test_int16_that_is_computed_otherwise_is_refused_by_name(code: str, profile: str) -> None:
+    options = SoftmaxOptions(1.0) if code == "SOFTMAX" else None
+    data = model(code, tensor("x", ALL_WORDS, 2.0**-12), tensor("y", ALL_WORDS, 2.0**-15), options)
+    with pytest.raises(UnsupportedModel, match=r"(of|with) int16"):
+        program_from_bytes(data, "m.tflite", profile).session()
 
 
 # ------------------------------------------------------------------- from a trained model

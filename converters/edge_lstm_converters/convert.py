@@ -118,7 +118,7 @@ def convert(
         program = quantize(spec, ranges, options.profile or "tflm", dtype)
     else:
         program = None
-    time_steps = _time_steps(source, options, samples)
+    time_steps = _time_steps(source, options, samples, program)
     if progress is not None:
         progress("check", 0, 1)
     checked = _checked(model, spec, samples, options)
@@ -210,7 +210,10 @@ def _targets(source: ModelSpec | Program, options: ConvertOptions) -> set[str]:
 
 
 def _time_steps(
-    source: ModelSpec | Program, options: ConvertOptions, samples: Samples | None
+    source: ModelSpec | Program,
+    options: ConvertOptions,
+    samples: Samples | None,
+    program: Program | None,
 ) -> int:
     own = source.time_steps
     if options.time_steps is not None:
@@ -223,6 +226,8 @@ def _time_steps(
         return options.time_steps
     if own is not None:
         return own
+    if program is not None and program.has_state_ops:
+        return 1
     # Data of another shape are refused where they are calibrated with.
     return 1 if samples is None or samples.x.ndim < 2 else int(samples.x.shape[1])
 
@@ -249,8 +254,8 @@ def _write(
             path = draft / f"{name}_float32.tflite"
             write_tflite.write_float_tflite(spec, path, time_steps)
         else:
-            wide = any(tensor.dtype == "int16" for tensor in program.tensors)
-            precision = "int16x8" if wide else "int8"
+            narrow = any(tensor.dtype == "int8" for tensor in program.tensors)
+            precision = "int8" if narrow else "int16x8"
             path = draft / f"{name}_{precision}.tflite"
             write_tflite.write_tflite(program, path, time_steps)
     else:

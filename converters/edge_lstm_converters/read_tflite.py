@@ -20,7 +20,9 @@ from edge_lstm.cells import (
     DenseOp,
     DequantizeOp,
     EmbeddingOp,
+    MulOp,
     QuantizeOp,
+    SubOp,
 )
 from edge_lstm.cells.activation import Kind, fixed_output
 from edge_lstm.cells.dense import FusedActivation
@@ -52,8 +54,10 @@ from edge_lstm_converters.tflite_tables import (
     AddOptions,
     FullyConnectedOptions,
     GatherOptions,
+    MulOptions,
     SequenceLstmOptions,
     SoftmaxOptions,
+    SubOptions,
 )
 from edge_lstm_converters.traps_tflite import LSTM_TRAPS, notes
 
@@ -62,6 +66,11 @@ _FUSED: dict[str, FusedActivation] = {
     "relu": "relu",
     "relu6": "relu6",
     "relu_n1_to_1": "relu_n1_to_1",
+}
+_OF_TWO: dict[str, tuple[type[AddOp | MulOp], type[AddOptions | SubOptions | MulOptions]]] = {
+    "ADD": (AddOp, AddOptions),
+    "SUB": (SubOp, SubOptions),
+    "MUL": (MulOp, MulOptions),
 }
 _ELEMENTWISE: dict[str, Kind] = {
     "LOGISTIC": "sigmoid",
@@ -110,6 +119,8 @@ class _Reader(TfliteGraph):
             "UNIDIRECTIONAL_SEQUENCE_LSTM": self.lstm,
             "FULLY_CONNECTED": self.dense,
             "ADD": self.sum,
+            "SUB": self.sum,
+            "MUL": self.sum,
             "STRIDED_SLICE": self.one_step,
             "RESHAPE": self.reshape,
             "SQUEEZE": self.reshape,
@@ -134,6 +145,11 @@ class _Reader(TfliteGraph):
             if len(operator.outputs) != 1 or operator.outputs[0] == ABSENT:
                 raise self.damaged(operator, f"has {len(operator.outputs)} outputs")
             self.handlers[operator.code](operator)
+        for index in self.states:
+            name = self.model.tensors[index].name
+            raise UnsupportedModel(
+                f"{self.where}: no operator writes the state {name!r}; a CONCATENATION of one must"
+            )
         last = self.model.outputs[0]
         if last not in self.values:
             raise UnreadableModel(f"{self.where}: no operator writes the output; get it again")
@@ -214,6 +230,13 @@ class _Reader(TfliteGraph):
                     f"want {allowed[0]} [{outputs}]",
                 )
             bias = tensor.array()
+        elif wide and self.profile == "litert":
+            raise self.refuse(
+                operator,
+                "has int16 values and no bias",
+                "LiteRT runs that by a kernel that is not computed here; write zeros, or load with"
+                " litert-ref or tflm",
+            )
         signal = replace(value.signal, size=outputs)
 
         def make(name: str, index: int) -> Op:
@@ -222,26 +245,43 @@ class _Reader(TfliteGraph):
         self.add(operator, signal, value.order, make, "dense")
 
     def sum(self, operator: TfliteOperator) -> None:
-        options = self.options(operator, AddOptions)
+        op_type, options_type = _OF_TWO[operator.code]
+        options = self.options(operator, options_type)
         activation = self.fused(operator, options.fused_activation)
         if len(operator.inputs) != 2:
-            raise self.damaged(operator, f"adds {len(operator.inputs)} values")
+            raise self.damaged(operator, f"takes {len(operator.inputs)} values")
         values = [self.source(operator, position) for position in range(2)]
         for value in values:
             self.integer(operator, value)
         first, second = values
         if (first.signal, first.order) != (second.signal, second.order):
             raise self.refuse(
-                operator, f"adds {second.signal} to {first.signal}", "want both alike"
+                operator, f"joins {second.signal} to {first.signal}", "want both alike"
             )
         dtypes = {self.tensors[value.index].dtype for value in values}
         if dtypes != {self.output(operator).dtype}:
-            raise self.refuse(operator, f"adds {', '.join(sorted(dtypes))}", "want one type")
+            raise self.refuse(operator, f"joins {', '.join(sorted(dtypes))}", "want one type")
+        if dtypes == {"int16"}:
+            self.general_int16(operator, options, [value.index for value in values])
         inputs = (first.index, second.index)
         self.add(
             operator, first.signal, first.order,
-            lambda name, index: AddOp(name, inputs, index, activation), "add",
+            lambda name, index: op_type(name, inputs, index, activation), op_type.type_name,
         )  # fmt: skip
+
+    def general_int16(self, operator: TfliteOperator, options: object, indices: list[int]) -> None:
+        """Check that LiteRT takes its general kernel for int16, the only one that TFLM has."""
+        scales = [self.tensors[index].scale for index in indices]
+        scales.append(self.scale(self.output(operator), self.where)[0])
+        powers = all(math.frexp(scale)[0] == 0.5 for scale in scales)
+        if getattr(options, "pot_scale_int16", False) and powers:
+            raise self.refuse(
+                operator,
+                "has pot_scale_int16 and scales that are powers of two",
+                "LiteRT and TFLM run this differently; write it without pot_scale_int16",
+            )
+        for index in indices:
+            self.around_zero(operator, index)
 
     def fused(self, operator: TfliteOperator, code: int) -> FusedActivation:
         activation = ACTIVATIONS.get(code, str(code))

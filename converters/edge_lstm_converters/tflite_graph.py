@@ -13,7 +13,15 @@ from typing import TypeVar
 
 import numpy as np
 
-from edge_lstm.cells import ConcatOp, FirstStepOp, FlattenOp, LastStepOp, ReverseOp
+from edge_lstm.cells import (
+    ConcatOp,
+    FirstStepOp,
+    FlattenOp,
+    LastStepOp,
+    ReadStateOp,
+    ReverseOp,
+    WriteStateOp,
+)
 from edge_lstm.errors import UnreadableModel, UnsupportedModel
 from edge_lstm.program import DType, Op, Profile, Tensor
 from edge_lstm.spec import Signal
@@ -57,6 +65,8 @@ class TfliteGraph:
         self.time_steps: int | None = None
         self.names: set[str] = set()
         self.values: dict[int, Value] = {}
+        self.states: dict[int, str] = {}
+        """Variable tensors that are read and not yet written, and the ops that read them."""
         self.producers = {o.outputs[0]: o for o in model.operators if o.outputs}
         source = model.tensors[model.inputs[0]]
         index = self.add_tensor("input", source, layout.signal)
@@ -110,11 +120,56 @@ class TfliteGraph:
         return [int(value) for value in tensor.array()]
 
     def source(self, operator: TfliteOperator, position: int = 0) -> Value:
+        tensor = self.operand(operator, position)
+        if tensor is not None and tensor.is_variable:
+            return self.state(operator, operator.inputs[position])
         if position >= len(operator.inputs) or operator.inputs[position] not in self.values:
             raise self.refuse(
                 operator, f"input {position} is not computed from the model's input", "it must be"
             )
         return self.values[operator.inputs[position]]
+
+    def state(self, operator: TfliteOperator, index: int) -> Value:
+        """Return a variable tensor: the value of the call before, until an operator writes it."""
+        if index not in self.values:
+            tensor, steps = self.model.tensors[index], self.layout.time_steps
+            size = tensor.shape[-1] if tensor.shape else 0
+            signal = Signal("sequence", size)
+            if steps != 1 or size == 0 or math.prod(tensor.shape) != self.layout.count(signal):
+                raise self.refuse(
+                    operator,
+                    f"is fed the state {tensor.name!r} of shape {list(tensor.shape)}",
+                    "a graph with a state must take one step, and keep features for each row",
+                )
+            if tensor.data is not None or tensor.dtype not in ("int8", "int16"):
+                raise self.refuse(
+                    operator, f"is fed a state of {tensor.dtype}", "want int8 or int16, no data"
+                )
+            written, dot, end = tensor.name.rpartition(".")
+            name = self.unused(written if dot and end == "output" else "state")
+            state = self.add_tensor(f"{name}.output", tensor, signal)
+            # Where a runtime starts from, and what it resets to.
+            start = np.full(size, self.tensors[state].zero_point, tensor.dtype)
+            self.ops.append(ReadStateOp(name, (), state, start))
+            self.values[index] = Value(state, signal, CANONICAL, tensor.shape)
+            self.states[index] = name
+        return self.values[index]
+
+    def keep(self, operator: TfliteOperator) -> None:
+        """Write a state: a CONCATENATION of one value, which copies it."""
+        index = operator.outputs[0]
+        if index not in self.states:
+            raise self.refuse(operator, "writes a state before it is read", "want it read first")
+        value = self.joinable(operator, 0, self.options(operator, ConcatenationOptions).axis)
+        state = self.values[index]
+        if len(operator.inputs) != 1 or value.signal != state.signal:
+            raise self.refuse(
+                operator,
+                f"writes {len(operator.inputs)} values, the first {value.signal}, to a state",
+                f"want one {state.signal}",
+            )
+        name = self.unused(f"{self.states.pop(index)}_next")
+        self.ops.append(WriteStateOp(name, (value.index,), state.index))
 
     def output(self, operator: TfliteOperator) -> TfliteTensor:
         return self.model.tensors[operator.outputs[0]]
@@ -167,6 +222,10 @@ class TfliteGraph:
     ) -> None:  # fmt: skip
         """Add an op that ``make`` returns for a name and an output tensor."""
         tensor = self.output(operator)
+        if tensor.is_variable:
+            raise self.refuse(
+                operator, f"writes the state {tensor.name!r}", "only a CONCATENATION of one may"
+            )
         if math.prod(tensor.shape) != self.layout.count(signal):
             raise self.damaged(operator, f"gives shape {list(tensor.shape)}, which cannot be")
         name = self.name(operator, type_name)
@@ -347,6 +406,9 @@ class TfliteGraph:
             raise self.refuse(
                 operator, f"has fused activation {options.fused_activation}", "want none"
             )
+        if self.output(operator).is_variable:
+            self.keep(operator)
+            return
         values = [self.joinable(operator, k, options.axis) for k in range(len(operator.inputs))]
         if not values:
             raise self.damaged(operator, "has no inputs")

@@ -298,8 +298,13 @@ def serialize(model: TfliteModel) -> bytes:
         codes.setdefault((operator.code, operator.version), len(codes))
     buffers = [BufferTable()]  # buffer 0 is empty by convention
     numbers = {name: number for number, name in DTYPES.items()}
+    # Equal constants, such as biases of zero, share a buffer, as in the official converter's files.
+    shared: dict[bytes, int] = {}
     tensors = []
     for tensor in model.tensors:
+        if tensor.data is not None and tensor.data not in shared:
+            shared[tensor.data] = len(buffers)
+            buffers.append(BufferTable(tensor.data))
         quantization = None
         if tensor.scales:
             quantization = QuantizationTable(
@@ -309,14 +314,12 @@ def serialize(model: TfliteModel) -> bytes:
             TensorTable(
                 shape=tensor.shape,
                 type=numbers[tensor.dtype],
-                buffer=0 if tensor.data is None else len(buffers),
+                buffer=0 if tensor.data is None else shared[tensor.data],
                 name=tensor.name,
                 quantization=quantization,
                 is_variable=tensor.is_variable,
             )
         )
-        if tensor.data is not None:
-            buffers.append(BufferTable(tensor.data))
     option_numbers: Mapping[type[Any], int] = {cls: number for number, cls in OPTIONS.items()}
     operators = tuple(
         OperatorTable(

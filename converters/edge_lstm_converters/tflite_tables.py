@@ -87,6 +87,18 @@ class ConcatenationOptions:
 @dataclass(frozen=True)
 class AddOptions:
     fused_activation: int = slot(0, "b", 0)
+    pot_scale_int16: bool = slot(1, "?", True)
+
+
+@dataclass(frozen=True)
+class SubOptions:
+    fused_activation: int = slot(0, "b", 0)
+    pot_scale_int16: bool = slot(1, "?", True)
+
+
+@dataclass(frozen=True)
+class MulOptions:
+    fused_activation: int = slot(0, "b", 0)
 
 
 @dataclass(frozen=True)
@@ -135,6 +147,46 @@ class SequenceLstmOptions:
 
 
 @dataclass(frozen=True)
+class BidirectionalLstmOptions:
+    fused_activation: int = slot(0, "b", 0)
+    cell_clip: float = slot(1, "f", 0.0)
+    projection_clip: float = slot(2, "f", 0.0)
+    merge_outputs: bool = slot(3, "?", False)
+    time_major: bool = slot(4, "?", True)
+    asymmetric_quantize_inputs: bool = slot(5, "?", False)
+
+
+@dataclass(frozen=True)
+class SequenceRnnOptions:
+    time_major: bool = slot(0, "?", False)
+    fused_activation: int = slot(1, "b", 0)
+    asymmetric_quantize_inputs: bool = slot(2, "?", False)
+
+
+@dataclass(frozen=True)
+class BidirectionalRnnOptions:
+    time_major: bool = slot(0, "?", False)
+    fused_activation: int = slot(1, "b", 0)
+    merge_outputs: bool = slot(2, "?", False)
+    asymmetric_quantize_inputs: bool = slot(3, "?", False)
+
+
+@dataclass(frozen=True)
+class DivOptions:
+    fused_activation: int = slot(0, "b", 0)
+
+
+@dataclass(frozen=True)
+class LeakyReluOptions:
+    alpha: float = slot(0, "f", 0.0)
+
+
+@dataclass(frozen=True)
+class ReducerOptions:
+    keep_dims: bool = slot(0, "?", False)
+
+
+@dataclass(frozen=True)
 class ReverseV2Options:
     pass
 
@@ -155,13 +207,21 @@ OPTIONS: dict[int, type[Any]] = {
     10: ConcatenationOptions,
     11: AddOptions,
     17: ReshapeOptions,
+    21: MulOptions,
     23: GatherOptions,
     26: TransposeOptions,
+    27: ReducerOptions,
+    28: SubOptions,
+    29: DivOptions,
     30: SqueezeOptions,
+    31: SequenceRnnOptions,
     32: StridedSliceOptions,
-    46: DequantizeOptions,
+    38: DequantizeOptions,
     52: ExpandDimsOptions,
+    69: BidirectionalLstmOptions,
+    70: BidirectionalRnnOptions,
     71: SequenceLstmOptions,
+    75: LeakyReluOptions,
     81: ReverseV2Options,
     89: QuantizeOptions,
 }

@@ -33,8 +33,12 @@ from edge_lstm.cells import (
     LastStepOp,
     Lstm,
     LstmOp,
+    MulOp,
     QuantizeOp,
+    ReadStateOp,
     ReverseOp,
+    SubOp,
+    WriteStateOp,
 )
 from edge_lstm.errors import UnsupportedModel, UsageError
 from edge_lstm.files import write_atomically
@@ -56,12 +60,14 @@ from edge_lstm_converters.tflite_tables import (
     DequantizeOptions,
     FullyConnectedOptions,
     GatherOptions,
+    MulOptions,
     QuantizeOptions,
     ReshapeOptions,
     ReverseV2Options,
     SequenceLstmOptions,
     SoftmaxOptions,
     StridedSliceOptions,
+    SubOptions,
 )
 
 DESCRIPTION = "edge-lstm"
@@ -89,6 +95,8 @@ INTEGER_VERSIONS = {
     "CONCATENATION": 2,
     "REVERSE_V2": 3,
     "ADD": 2,
+    "SUB": 2,
+    "MUL": 2,
 }
 WIDE_VERSIONS = {
     "FULLY_CONNECTED": 7,
@@ -101,6 +109,9 @@ WIDE_VERSIONS = {
     "QUANTIZE": 2,
     "DEQUANTIZE": 3,
     "CONCATENATION": 3,
+    "ADD": 3,
+    "SUB": 5,
+    "MUL": 4,
 }
 
 
@@ -174,6 +185,7 @@ class _Writer:
                 raise UsageError(f"{what} {value}: must be at least 1")
         self.time_steps, self.batch_size = time_steps, batch_size
         self.versions: dict[str, int] = {}
+        self.has_state = False
         self.tensors: list[TfliteTensor] = []
         self.operators: list[TfliteOperator] = []
 
@@ -263,11 +275,13 @@ class _Writer:
     ) -> None:
         """Add FULLY_CONNECTED; on a sequence it acts on [batch * time, features].
 
-        Rank 2 on both sides is what every interpreter and Vela take; keep_num_dims is not.
+        Rank 2 on both sides is what every interpreter and Vela take; keep_num_dims is not. Only
+        the int16 values inside a graph with a state, which Vela cannot have, keep three axes.
         """
-        options = FullyConnectedOptions(FUSED_CODES[activation])
         result = self.tensors[output]
-        if len(result.shape) == 2:
+        keeps = self.has_state and len(result.shape) == 3 and result.dtype == "int16"
+        options = FullyConnectedOptions(FUSED_CODES[activation], keep_num_dims=keeps)
+        if keeps or len(result.shape) == 2:
             self.operator("FULLY_CONNECTED", (source, weights, bias), output, options)
             return
         steps = self.batch_size * self.time_steps
@@ -295,6 +309,14 @@ class _IntegerWriter(_Writer):
     def __init__(self, program: Program, time_steps: int, batch_size: int) -> None:
         super().__init__(time_steps, batch_size)
         self.program = program
+        self.has_state = program.has_state_ops
+        if self.has_state and not (program.streams and time_steps == 1):
+            blocking = [op.name for op in program.ops if not op.streams]
+            found = f"layer {blocking[0]!r}" if blocking else f"a call of {time_steps} time steps"
+            raise UsageError(
+                f"{program.name}: {found} needs several steps at once, and a GRU or plain RNN in"
+                " .tflite is a graph of one; give time_steps 1, or write .elstm"
+            )
         wide = any(t.dtype == "int16" for t in program.tensors)
         self.versions = {**INTEGER_VERSIONS, **(WIDE_VERSIONS if wide else {})}
         self.indices: dict[int, int] = {}
@@ -308,6 +330,10 @@ class _IntegerWriter(_Writer):
             ReverseOp: self.reverse,
             ConcatOp: self.concat,
             AddOp: self.sum,
+            SubOp: self.sum,
+            MulOp: self.sum,
+            ReadStateOp: self.state,
+            WriteStateOp: self.keep,
             FlattenOp: self.flatten,
             QuantizeOp: lambda op, x, y: self.operator("QUANTIZE", (x,), y, QuantizeOptions()),
             DequantizeOp: lambda op, x, y: self.operator(
@@ -324,8 +350,9 @@ class _IntegerWriter(_Writer):
                     f"layer {op.name!r} ({op.type_name}): has no counterpart in .tflite; write"
                     " .elstm"
                 )
-            source = self.indices[op.inputs[0]]
-            self.indices[op.output] = self.value(op.output)
+            source = self.indices[op.inputs[0]] if op.inputs else ABSENT
+            if op.output not in self.indices:
+                self.indices[op.output] = self.value(op.output)
             self.writers[type(op)](op, source, self.indices[op.output])
         return self.finished(self.indices[program.input], self.indices[program.output])
 
@@ -361,10 +388,37 @@ class _IntegerWriter(_Writer):
         axis = len(self.tensors[output].shape) - 1
         self.operator("CONCATENATION", inputs, output, ConcatenationOptions(axis))
 
-    def sum(self, op: AddOp, source: int, output: int) -> None:
+    def sum(self, op: AddOp | MulOp, source: int, output: int) -> None:
         del source
         inputs = tuple(self.indices[index] for index in op.inputs)
-        self.operator("ADD", inputs, output, AddOptions(FUSED_CODES[op.activation]))
+        fused = FUSED_CODES[op.activation]
+        options: AddOptions | SubOptions | MulOptions = MulOptions(fused)
+        if isinstance(op, AddOp):
+            # By default LiteRT has another kernel for int16 of power-of-two scales; TFLM has one.
+            pot_scale = self.tensors[output].dtype != "int16"
+            options_type = SubOptions if isinstance(op, SubOp) else AddOptions
+            options = options_type(fused, pot_scale_int16=pot_scale)
+        self.operator(op.type_name.upper(), inputs, output, options)
+
+    def state(self, op: ReadStateOp, source: int, output: int) -> None:
+        """Make the state a variable tensor: it is read where another op has it as input."""
+        del source
+        if op.initial.any():
+            raise UnsupportedModel(
+                f"layer {op.name!r}: has an initial state that is not zero, for which .tflite has"
+                " no place; write .elstm"
+            )
+        self.tensors[output] = replace(self.tensors[output], is_variable=True)
+
+    def keep(self, op: WriteStateOp, source: int, output: int) -> None:
+        """Copy a value to a variable tensor.
+
+        By CONCATENATION of one: LiteRT gives the output of an ADD the memory of its input, and
+        then a variable tensor has none.
+        """
+        del op
+        axis = len(self.tensors[output].shape) - 1
+        self.operator("CONCATENATION", (source,), output, ConcatenationOptions(axis))
 
     def embedding(self, op: EmbeddingOp, source: int, output: int) -> None:
         table = self.constant(f"{op.name}.table", op.table, self.quantization(op.output))

@@ -1,7 +1,7 @@
 """The table of cell types: float layers, and the integer ops they become."""
 
 from edge_lstm.cells.activation import Activation, ActivationOp
-from edge_lstm.cells.add_op import AddOp
+from edge_lstm.cells.add_op import AddOp, SubOp
 from edge_lstm.cells.dense import Dense, DenseOp
 from edge_lstm.cells.edge_dense import EdgeDenseOp, quantize_edge_dense
 from edge_lstm.cells.edge_gru import EdgeGruOp, EdgeRnnOp, quantize_edge_gru, quantize_edge_rnn
@@ -11,6 +11,7 @@ from edge_lstm.cells.functions import Function
 from edge_lstm.cells.gru import Gru
 from edge_lstm.cells.lstm import Gate, Lstm
 from edge_lstm.cells.lstm_integer import LstmOp
+from edge_lstm.cells.mul_op import MulOp
 from edge_lstm.cells.normalize import Elementwise, LayerNorm, Scale
 from edge_lstm.cells.parallel import Parallel
 from edge_lstm.cells.quantize_op import DequantizeOp, QuantizeOp
@@ -26,6 +27,7 @@ from edge_lstm.cells.shape import (
     LastStepOp,
     ReverseOp,
 )
+from edge_lstm.cells.state_op import ReadStateOp, WriteStateOp
 from edge_lstm.cells.window import Conv1d, GlobalPool, PickStep, Pool1d, Steps
 from edge_lstm.program import Op, QuantizationRule
 from edge_lstm.spec import Layer
@@ -64,6 +66,10 @@ OPS: tuple[type[Op], ...] = (
     ReverseOp,
     ConcatOp,
     AddOp,
+    SubOp,
+    MulOp,
+    ReadStateOp,
+    WriteStateOp,
     QuantizeOp,
     DequantizeOp,
     EdgeLstmOp,
@@ -94,6 +100,10 @@ __all__ = [
     "DenseOp",
     "DequantizeOp",
     "Dropout",
+    "EdgeDenseOp",
+    "EdgeGruOp",
+    "EdgeLstmOp",
+    "EdgeRnnOp",
     "Elementwise",
     "Embedding",
     "EmbeddingOp",
@@ -110,15 +120,19 @@ __all__ = [
     "LayerNorm",
     "Lstm",
     "LstmOp",
+    "MulOp",
     "Op",
     "Parallel",
     "PickStep",
     "Pool1d",
     "QuantizeOp",
+    "ReadStateOp",
     "Recurrent",
     "Reverse",
     "ReverseOp",
     "Rnn",
     "Scale",
     "Steps",
+    "SubOp",
+    "WriteStateOp",
 ]

@@ -139,7 +139,7 @@ class ActivationKernel(StatelessKernel):
         self.op, self.profile = op, program.profile
         self.source, self.output = program.tensors[op.inputs[0]], program.tensors[op.output]
         self.wide = self.source.dtype == "int16"
-        if self.wide and program.profile in TFLITE_PROFILES:
+        if self.wide and not _runs_wide(op.kind, self.source.scale, program.profile):
             raise UnsupportedModel(
                 f"layer {op.name!r}: {op.kind} of int16 is not computed here as profile"
                 f" {program.profile} does; load with tflm or cmsis-nn"
@@ -175,6 +175,19 @@ class ActivationKernel(StatelessKernel):
         else:
             y = _fixed_point_softmax(rows, self.source.scale, self.op.beta)
         return y.astype(np.int8).reshape(x.shape)
+
+
+def _runs_wide(kind: str, scale: float, profile: str) -> bool:
+    """Whether a profile computes int16 as TFLM does.
+
+    LiteRT does, but for ReLU6, softmax, and its optimized sigmoid and tanh of power-of-two scales.
+    """
+    if profile not in TFLITE_PROFILES:
+        return True
+    if profile == "tflite-runtime" or kind in ("relu6", "softmax"):
+        return False
+    power_of_two = math.frexp(scale)[0] == 0.5
+    return profile != "litert" or kind == "relu" or not power_of_two
 
 
 def _relu(kind: str, values: Array, source: Tensor, output: Tensor, *, double: bool) -> I64:

@@ -119,13 +119,13 @@ class DenseOp(Op):
             "effective_bias": kernel.bias,
             "output_zero_point": kernel.zero_point,
             "output_range": [kernel.low, kernel.high],
-            "rounding": _ROUNDINGS.get(program.profile, "two roundings, ties up, then away"),
+            "rounding": _ROUNDINGS.get(kernel.rounding, "two roundings, ties up, then away"),
         }
-        if kernel.wide and program.profile not in _ROUNDINGS:
+        if kernel.wide and kernel.rounding not in _ROUNDINGS:
             found["rounding"] = "multiplier cut to 16 bits, one rounding, ties up"
-        if program.profile == "litert":
+        if kernel.rounding == "litert":
             found["float32_factors"] = kernel.float_scales
-        elif program.profile == "litert-ref":
+        elif kernel.rounding == "litert-ref":
             found["float64_factors"] = kernel.real_scales
         else:
             found["multipliers"] = [f.multiplier for f in kernel.factors]
@@ -163,12 +163,17 @@ class DenseKernel(StatelessKernel):
     """FULLY_CONNECTED as the profile's runtime rounds it."""
 
     def __init__(self, op: DenseOp, program: Program, batch_size: int) -> None:
-        self.op, self.profile = op, program.profile
+        self.op = op
         source, output = program.tensors[op.inputs[0]], program.tensors[op.output]
         self.zero_point = output.zero_point
         self.dtype, self.wide = output.dtype, source.dtype == "int16"
         self.low, self.high = activation_bounds(output, op.activation)
-        double = self.profile == "tflm" or len(op.weight_scales) > 1
+        self.rounding = program.profile
+        if program.profile == "litert" and self.wide:
+            self.rounding = "litert-ref"  # XNNPACK takes no int16
+        elif program.profile == "litert" and not program.uses_xnnpack:
+            self.rounding = "tflite-runtime"  # ruy, which both have beside their delegates
+        double = program.profile == "tflm" or len(op.weight_scales) > 1
         products = [scale_product(source.scale, s, double=double) for s in op.weight_scales]
         self.factors = [quantize_multiplier(p / output.scale) for p in products]
         self.weights = _shared(
@@ -199,8 +204,8 @@ class DenseKernel(StatelessKernel):
         a value whose ties are nudged away from zero (up, in tflite-runtime); XNNPACK's is
         ``rint`` of a float32 product.
         """
-        one_row_each = len(self.factors) > 1 and self.profile != "litert"
-        if self.dtype != "int8" or self.wide or one_row_each or self.profile == "litert-ref":
+        one_row_each = len(self.factors) > 1 and self.rounding != "litert"
+        if self.dtype != "int8" or self.wide or one_row_each or self.rounding == "litert-ref":
             return None
         (multiplier, shift), out = self.factors[0], self.result
         bound = float((np.abs(self.weights).sum(axis=1) * 128 + np.abs(self.bias)).max())
@@ -215,7 +220,7 @@ class DenseKernel(StatelessKernel):
             return np.ascontiguousarray(folded.T)
 
         tape: Tape = [(SET, (fed[:, :-1], Parameter("x")))]
-        if self.profile == "litert":
+        if self.rounding == "litert":
             acc = np.empty(out.shape, np.float32)
             tape += [
                 (fed.dot, (_shared(self.op, source_zero_point, lambda: columns(1.0, 0.0)), out)),
@@ -227,7 +232,7 @@ class DenseKernel(StatelessKernel):
             if shift > 0 or bound * multiplier + 2.0**31 >= 2.0**52:
                 return None
             key = (source_zero_point, multiplier)
-            ties_up = self.profile == "tflite-runtime"
+            ties_up = self.rounding == "tflite-runtime"
             scale = 2.0**shift * (1.0 if ties_up else 1 + 2.0**-40)
             tape += [
                 (
@@ -258,14 +263,14 @@ class DenseKernel(StatelessKernel):
         return saturate(rounded + self.zero_point, self.low, self.high).astype(self.dtype)
 
     def _round(self, acc: I64) -> I64:
-        if self.profile == "litert" and not self.wide:
-            # XNNPACK, which takes no int16: float32 product, then to nearest, ties to even.
+        if self.rounding == "litert":
+            # XNNPACK: float32 product, then to nearest, ties to even.
             return np.rint(acc.astype(np.float32) * self.float_scales).astype(np.int64)
-        if self.profile in ("litert", "litert-ref"):
+        if self.rounding == "litert-ref":
             return round_half_away(acc * self.real_scales).astype(np.int64)
         if self.wide:
             rounder = requantize_s64
-        elif self.profile == "tflite-runtime":
+        elif self.rounding == "tflite-runtime":
             rounder = requantize_ties_up
         else:
             rounder = requantize

@@ -11,6 +11,7 @@ from edge_lstm.arrays import F32, F64, Array
 from edge_lstm.cells.functions import SIGMOID, TANH, Function
 from edge_lstm.cells.lstm import Gate
 from edge_lstm.cells.recurrent import Recurrent, clipped
+from edge_lstm.cells.step_graph import quantize_gru
 from edge_lstm.program import ProgramBuilder
 from edge_lstm.spec import FloatRun, check_shape
 
@@ -84,14 +85,18 @@ class Gru(Recurrent):
         valid = run.valid(x.shape[1])
         from_input = x @ weights.T + bias
         outputs, pre_activations = np.zeros((*x.shape[:2], size)), np.empty_like(from_input)
+        products = np.empty_like(from_input)
         for step in range(x.shape[1]):
-            both = from_input[:, step, : 2 * size] + hidden @ recurrent[: 2 * size].T
-            both = clipped(both, self.clip)
+            products[:, step, : 2 * size] = hidden @ recurrent[: 2 * size].T
+            both = clipped(
+                from_input[:, step, : 2 * size] + products[:, step, : 2 * size], self.clip
+            )
             z, r = gate(both[:, :size]), gate(both[:, size:])
+            fed = hidden if self.reset_after else r * hidden
+            product = fed @ recurrent[2 * size :].T + extra
+            products[:, step, 2 * size :] = product
             if self.reset_after:
-                product = r * (hidden @ recurrent[2 * size :].T + extra)
-            else:
-                product = (r * hidden) @ recurrent[2 * size :].T
+                product = r * product
             candidate = clipped(from_input[:, step, 2 * size :] + product, self.clip)
             keep = valid[:, step, None]
             hidden = np.where(keep, (1.0 - z) * squash(candidate) + z * hidden, hidden)
@@ -100,10 +105,12 @@ class Gru(Recurrent):
             pre_activations[:, step, 2 * size :] = candidate
         run.state[f"{self.name}.hidden"] = hidden
         for k, word in enumerate(GRU_GATES):
-            run.note(f"{self.name}.{word}_gate", pre_activations[:, :, k * size : (k + 1) * size])
+            part = slice(k * size, (k + 1) * size)
+            run.note(f"{self.name}.{word}_input", from_input[:, :, part])
+            run.note(f"{self.name}.{word}_recurrent", products[:, :, part])
+            run.note(f"{self.name}.{word}_gate", pre_activations[:, :, part])
         run.note(f"{self.name}.output", outputs)
         return outputs
 
     def quantize(self, builder: ProgramBuilder, source: int) -> int:
-        del builder, source
-        raise self.not_in_int8("GRU")
+        return quantize_gru(self, builder, source)

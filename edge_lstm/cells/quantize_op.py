@@ -31,13 +31,14 @@ class QuantizeOp(Op):
 
     def prepare(self, program: Program, batch_size: int) -> Kernel:
         del batch_size
+        refuse_int16_of_tflite_runtime(self, program)
         dtypes = {program.tensors[index].dtype for index in (*self.inputs, self.output)}
-        if "int16" in dtypes and program.profile in TFLITE_PROFILES:
-            raise UnsupportedModel(
-                f"layer {self.name!r}: QUANTIZE with int16 is not computed here as profile"
-                f" {program.profile} does; load with tflm or cmsis-nn"
-            )
         if "float32" in dtypes:
+            if "int16" in dtypes and program.profile in TFLITE_PROFILES:
+                raise UnsupportedModel(
+                    f"layer {self.name!r}: QUANTIZE of floats to int16 is not computed here as"
+                    f" profile {program.profile} does; load with tflm or cmsis-nn"
+                )
             return QuantizeKernel(self, program)
         return RequantizeKernel(self, program)
 
@@ -55,6 +56,16 @@ class QuantizeOp(Op):
         if program.profile == "tflite-runtime":
             return {"rounding": "float64 quotient by scale, ties away from zero"}
         return {"rounding": "float32 quotient by scale, ties away from zero"}
+
+
+def refuse_int16_of_tflite_runtime(op: Op, program: Program) -> None:
+    """Raise UnsupportedModel where tflite-runtime, which has other kernels, would run int16."""
+    dtypes = {program.tensors[index].dtype for index in (*op.inputs, op.output)}
+    if "int16" in dtypes and program.profile == "tflite-runtime":
+        raise UnsupportedModel(
+            f"layer {op.name!r}: {op.type_name.upper()} with int16 is not computed here as profile"
+            " tflite-runtime does; load with tflm or litert"
+        )
 
 
 class QuantizeKernel(StatelessKernel):
@@ -103,10 +114,11 @@ class RequantizeKernel(StatelessKernel):
         self.factor = quantize_multiplier(float(self.source.scale) / float(self.output.scale))
         ratio = np.float32(self.source.scale) / np.float32(self.output.scale)
         self.rounder: Callable[[Array, Factor], I64] = requantize
-        if program.profile == "litert":
+        # XNNPACK and the optimized kernel take int8 only.
+        if program.profile == "litert" and self.source.dtype == self.output.dtype == "int8":
             low, high = XNNPACK_RATIOS
             self.rounder = requantize_ties_up  # TFLite's optimized kernel on x86
-            if low <= ratio <= high:
+            if program.uses_xnnpack and low <= ratio <= high:
                 # The factor is cut to 8 fractional bits, ties to even.
                 self.factor = Factor(int(np.rint(np.float32(256) * ratio)), 23)
                 self.rounder = multiply_and_shift

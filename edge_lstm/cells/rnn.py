@@ -11,6 +11,7 @@ from edge_lstm.arrays import F32, F64, Array
 from edge_lstm.cells.functions import TANH, Function
 from edge_lstm.cells.lstm import Gate
 from edge_lstm.cells.recurrent import Recurrent, clipped
+from edge_lstm.cells.step_graph import quantize_rnn
 from edge_lstm.program import ProgramBuilder
 from edge_lstm.spec import FloatRun, check_shape
 
@@ -61,17 +62,20 @@ class Rnn(Recurrent):
         from_input = x @ self.gate.input_weights.astype(np.float64).T
         from_input += self.gate.bias.astype(np.float64)
         outputs, pre_activations = np.zeros_like(from_input), np.empty_like(from_input)
+        products = np.empty_like(from_input)
         for step in range(x.shape[1]):
-            pre = clipped(from_input[:, step] + hidden @ recurrent.T, self.clip)
+            products[:, step] = hidden @ recurrent.T
+            pre = clipped(from_input[:, step] + products[:, step], self.clip)
             keep = valid[:, step, None]
             hidden = np.where(keep, self.function(pre), hidden)
             outputs[:, step] = np.where(keep, hidden, 0.0)
             pre_activations[:, step] = pre
         run.state[f"{self.name}.hidden"] = hidden
+        run.note(f"{self.name}.gate_input", from_input)
+        run.note(f"{self.name}.gate_recurrent", products)
         run.note(f"{self.name}.gate", pre_activations)
         run.note(f"{self.name}.output", outputs)
         return outputs
 
     def quantize(self, builder: ProgramBuilder, source: int) -> int:
-        del builder, source
-        raise self.not_in_int8("RNN")
+        return quantize_rnn(self, builder, source)
