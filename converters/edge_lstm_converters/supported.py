@@ -30,7 +30,7 @@ from edge_lstm_converters.rules_onnx import FUNCTIONS, RECURRENT_RULES
 from edge_lstm_converters.simplify_onnx import FOLDS
 from edge_lstm_converters.torch_graph import OPERATORS
 from edge_lstm_converters.torch_lstm import RULES as TORCH_RULES
-from edge_lstm_converters.torch_window import WINDOW_OPERATORS
+from edge_lstm_converters.torch_moves import MOVE_OPERATORS
 
 FEATURES, HIDDEN, STEPS = 3, 2, 4
 
@@ -188,6 +188,8 @@ def _integer_mark(spec: ModelSpec, profile: str) -> str:
         program = quantize(spec, calibrate(spec, x), profile)
     except UnsupportedModel:
         return "no"
+    if program.has_state_ops:
+        return "yes, in .tflite a step a call" if program.streams else "yes, but not in .tflite"
     rewritten = any("folded" in w or "written as" in w for w in program.warnings)
     return "yes, in other words" if rewritten else "yes"
 
@@ -219,7 +221,6 @@ def _grouped(functions: Mapping[str, Callable[..., object]]) -> list[str]:
 
 
 def _torch() -> list[str]:
-    operators = sorted({*OPERATORS, *WINDOW_OPERATORS})
     rows = []
     for kind, keys in LAYER_KEYS.items():
         words = [f"`{k}`" + ("" if key.required else " (optional)") for k, key in keys.items()]
@@ -229,7 +230,9 @@ def _torch() -> list[str]:
         _list(TORCH_RULES),
         "A state dict is read with a layer configuration:",
         _table("| type | keys |", rows),
-        f"A program of torch.export must be a chain of: {_names(operators)}.",
+        "A program of torch.export, or a module in memory, is read operator by operator. What is"
+        " computed from one input may fork and come together again; a loop over cells is a layer.",
+        _table("| operators | what is read |", _grouped({**OPERATORS, **MOVE_OPERATORS})),
     ]
 
 
