@@ -9,6 +9,7 @@ to stdout and nothing else; after an error that document is ``{"error": ..., "ex
 # could not see the options that they share.
 import json
 import os
+import shlex
 import signal
 import sys
 from collections.abc import Callable, Iterator
@@ -30,7 +31,12 @@ except ModuleNotFoundError:
     typer = None  # type: ignore[assignment]
 
 NEEDS_TOOLS = "the command line needs the tools; pip install 'edge-lstm[tools]'"
-OUR_PACKAGES = ("edge_lstm", "edge_lstm_converters", "edge_lstm_benchmarks")
+OUR_PACKAGES = (
+    "edge_lstm",
+    "edge_lstm_converters",
+    "edge_lstm_firmware_sim",
+    "edge_lstm_benchmarks",
+)
 EXIT_CHECK_FAILED = 1
 EXIT_BUG = 5
 EXIT_INTERRUPTED = 130  # 128 + SIGINT, as shells count
@@ -58,7 +64,7 @@ def run(arguments: list[str]) -> int:
     try:
         if typer is None:
             raise MissingTool(NEEDS_TOOLS)
-        code = int(_app()(arguments, prog_name="edge-lstm", standalone_mode=False) or 0)
+        code = int(_app(arguments)(arguments, prog_name="edge-lstm", standalone_mode=False) or 0)
         if code == EXIT_INTERRUPTED:  # what newer versions of typer make of it
             raise KeyboardInterrupt
         return code
@@ -147,8 +153,8 @@ def _read_model(model: Path, profile: str | None, layers: Path | None) -> ModelS
     return read(model, profile=profile, layers=layers)
 
 
-def _app() -> Any:
-    """Return the typer application.
+def _app(arguments: list[str]) -> Any:
+    """Return the typer application, which is about to be run with ``arguments``.
 
     One long function: typer may be missing, and each command's signature is its documentation.
     """
@@ -306,27 +312,64 @@ def _app() -> Any:
         scenario: Annotated[
             str, typer.Option("--scenario", help="stream, sequence or batch:N.")
         ] = "stream",
+        metric: Annotated[
+            str | None,
+            typer.Option("--metric", help="accuracy, f1, perplexity, mae, mape, module:function."),
+        ] = None,
+        frame_ms: Annotated[
+            float | None, typer.Option("--frame-ms", help="Of signal in a step: x real time.")
+        ] = None,
+        seconds: Annotated[
+            float | None, typer.Option("--seconds", help="Timing takes at most; else 20.")
+        ] = None,
+        csv: Annotated[Path | None, typer.Option("--csv", help="File to write.")] = None,
+        html: Annotated[Path | None, typer.Option("--html", help="Page to write.")] = None,
+        plot: Annotated[
+            Path | None, typer.Option("--plot", help="Folder for pictures, PNG and SVG.")
+        ] = None,
+        compare: Annotated[
+            Path | None, typer.Option("--compare", help="What --json printed earlier.")
+        ] = None,
+        max_regress: Annotated[
+            str, typer.Option("--max-regress", help="How much may be worse.")
+        ] = "5%",
         layers: Annotated[Path | None, layers_option] = None,
         as_json: Annotated[bool, json_option] = False,
     ) -> None:
-        """Compare backends in latency, size, accuracy and bytes."""
+        """Compare backends in latency, memory, size, accuracy and bytes."""
+        from edge_lstm.live import live_table
         from edge_lstm.samples import load_samples
-        from edge_lstm_benchmarks.harness import run_bench
+        from edge_lstm_benchmarks.bench import LIVE_HEADER, BenchRequest, live_cells
+        from edge_lstm_benchmarks.bench import bench as run_bench
 
         samples = None if data is None else load_samples(data)
         calibration = samples if calib is None else load_samples(calib)
+        request = BenchRequest(
+            backends=None if backends == "all" else [b.strip() for b in backends.split(",")],
+            scenario=scenario,
+            csv=csv,
+            html=html,
+            plot=plot,
+            compare=compare,
+            max_regress=max_regress,
+            metric=metric,
+            frame_ms=frame_ms,
+            seconds=seconds,
+            command=shlex.join(["edge-lstm", *arguments]),
+        )
         chosen = [
             _bench_model(path, name, layers, calibration)
             for path, name in zip(models, _names(models), strict=True)
         ]
-        names = None if backends == "all" else [b.strip() for b in backends.split(",")]
-        with _progress(as_json) as show:
-            report = run_bench(chosen, samples, names, scenario, show)
+        with live_table(LIVE_HEADER, as_json) as (show, rows):
+            outcome = run_bench(
+                chosen, samples, request, show, lambda all_: rows([live_cells(s) for s in all_])
+            )
         if as_json:
-            _print_json(report.document())
+            _print_json(outcome.document())
         else:
-            print(report.text())
-        if report.mismatches():
+            print(outcome.text())
+        if outcome.failed:
             raise typer.Exit(EXIT_CHECK_FAILED)
 
     @app.command()
@@ -357,6 +400,55 @@ def _app() -> Any:
         options = VerifyOptions(names, data, calib, profile, layers, min_snr)
         with _progress(as_json) as show:
             result = verify_files(models, options, show)
+        if as_json:
+            _print_json(result.document())
+        else:
+            print(result.text())
+        if result.exit_code:
+            raise typer.Exit(result.exit_code)
+
+    @app.command()
+    def simulate(
+        model: Annotated[Path, typer.Argument(help="A model file, or the folder of a C package.")],
+        device: Annotated[
+            str, typer.Option("--device", help="Names, as nrf52840,cortex-m4; or a .toml file.")
+        ],
+        data: Annotated[
+            Path | None, typer.Option("--data", help=".npz with x to run; else random steps.")
+        ] = None,
+        calib: Annotated[
+            Path | None, typer.Option("--calib", help="Scales for a float model; else --data.")
+        ] = None,
+        profile: Annotated[str | None, profile_option] = None,
+        layers: Annotated[Path | None, layers_option] = None,
+        compiler: Annotated[str, typer.Option("--compiler", help="zig, gcc or auto.")] = "auto",
+        optimize: Annotated[str, typer.Option("--optimize", help="O3, O2 or Os.")] = "O3",
+        emulator: Annotated[
+            str, typer.Option("--emulator", help="unicorn, qemu or auto.")
+        ] = "auto",
+        frame_ms: Annotated[
+            float | None,
+            typer.Option("--frame-ms", help="Time between steps, for the share of it."),
+        ] = None,
+        plot: Annotated[Path | None, typer.Option("--plot", help="Picture: .png or .svg.")] = None,
+        as_json: Annotated[bool, json_option] = False,
+    ) -> None:
+        """Run a model as firmware under CPU emulation: bytes, instructions, flash, RAM."""
+        from edge_lstm_firmware_sim.command import SimulateOptions, run_simulate
+
+        options = SimulateOptions(
+            devices=device,
+            data=data,
+            calibration=calib,
+            profile=profile,
+            compiler=compiler,
+            optimization=f"-{optimize.lstrip('-')}",
+            emulator=emulator,
+            frame_ms=frame_ms,
+            plot=plot,
+        )
+        with _progress(as_json) as show:
+            result = run_simulate(model, options, lambda p, q: _read_model(p, q, layers), show)
         if as_json:
             _print_json(result.document())
         else:

@@ -21,6 +21,7 @@ from edge_lstm.files import make_folder, write_atomically
 from edge_lstm_firmware_sim.build import FIRMWARE, Memory, Target, build_elf, cache_folder
 from edge_lstm_firmware_sim.elf import Image, read_image
 from edge_lstm_firmware_sim.execution import COUNTED_STEPS, Execution
+from edge_lstm_firmware_sim.footprint import measure_footprint
 from edge_lstm_firmware_sim.package import Package
 from edge_lstm_firmware_sim.toolchain import find_host_compiler, run_tool
 
@@ -28,6 +29,7 @@ NEEDS_QEMU = "qemu-system-arm not found; apt install qemu-system-arm (Debian)"
 SECONDS = 300
 CHUNK_BYTES = 2048  # of inputs or outputs in a board's RAM; the micro:bit has 16 kB in all
 PAINTED_WORDS = 1024
+FIRMWARE_BYTES = 8 << 10  # our own code; our buffers and the stack
 
 # Code, and RAM: the secure aliases on the boards with TrustZone.
 BOARDS = {
@@ -59,6 +61,7 @@ def execute(
     board = target.core.board
     if board is None:
         raise MissingTool(f"QEMU's qemu-system-arm has no board with {target.core.name}")
+    _check_room(package, target, board)
     path, image = _firmware(package, target, BOARDS[board])
     plugin = _plugin(version)
 
@@ -80,6 +83,18 @@ def execute(
 
     first = run([sequences[0][:COUNTED_STEPS] if package.streams else sequences[0]])
     return run(_within(sequences, instructions, first))
+
+
+def _check_room(package: Package, target: Target, board: str) -> None:
+    """Raise MissingTool where the board is too small: no other one with this core exists."""
+    used, memory = measure_footprint(package, target), BOARDS[board]
+    flash = used.flash.total + FIRMWARE_BYTES
+    ram = used.ram_bytes + FIRMWARE_BYTES
+    if flash > memory.flash_bytes or ram > memory.ram_bytes:
+        raise MissingTool(
+            f"QEMU's board {board} has {memory.flash_bytes:,} bytes for code and"
+            f" {memory.ram_bytes:,} for data; the firmware needs {flash:,} and {ram:,}"
+        )
 
 
 def _within(sequences: list[Array], instructions: int, first: Execution) -> list[Array]:

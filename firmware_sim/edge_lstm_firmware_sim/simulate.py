@@ -1,55 +1,97 @@
-"""Counts what one step costs on a core, and holds the emulated C to the NumPy runtime."""
+"""Simulates a C package on devices: its bytes, its instructions, its flash, RAM and stack."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-import numpy as np
-
 from edge_lstm.arrays import Array
-from edge_lstm.errors import UsageError
+from edge_lstm.errors import MissingTool, UsageError
 from edge_lstm_firmware_sim.build import Target
-from edge_lstm_firmware_sim.cores import core_named
+from edge_lstm_firmware_sim.cores import Core, core_named
+from edge_lstm_firmware_sim.device import Device
 from edge_lstm_firmware_sim.execution import Execution
 from edge_lstm_firmware_sim.footprint import Footprint, measure_footprint
+from edge_lstm_firmware_sim.inputs import check_inputs, differing_bytes, random_inputs
 from edge_lstm_firmware_sim.package import Package, find_package
 from edge_lstm_firmware_sim.run_qemu import execute as run_in_qemu
 from edge_lstm_firmware_sim.run_unicorn import execute as run_in_unicorn
+from edge_lstm_firmware_sim.toolchain import COMPILERS, NEEDS_ZIG, OPTIMIZATIONS
 
 MOST_INSTRUCTIONS = 400_000_000
-"""Of one device's run; three seconds of unicorn."""
-RANDOM_STEPS = 64
+"""Of one device's run; three seconds of unicorn. The sequences that fit into it are run."""
 EMULATORS = {"unicorn": run_in_unicorn, "qemu": run_in_qemu}
 
 
-@dataclass(frozen=True, eq=False)
-class Count:
-    """What ``count`` found.
+@dataclass(frozen=True)
+class Options:
+    """How to build and run.
 
     Args:
-        instructions: of each of the first steps; exact.
-        instructions_per_step: their mean.
-        cycles_per_step: estimated, or None.
-        differing_bytes: of all outputs, from the NumPy runtime's; 0 when all is right.
-        bytes_equal: whether that is 0.
-        steps: that were run and compared.
-        footprint: flash by section and RAM (the state).
-        stack_bytes: of the deepest call, by painting.
-        selftest: whether the package's own test passed.
-        compiler: name, version and optimization.
+        compiler: zig, gcc, or auto: zig where it is installed.
+        optimization: -O3, -O2 or -Os.
+        emulator: unicorn, qemu, or auto: unicorn where it has the core.
     """
 
+    compiler: str = "auto"
+    optimization: str = "-O3"
+    emulator: str = "auto"
+
+    def check(self) -> None:
+        """Raise UsageError unless each is one of those."""
+        for what, value, known in (
+            ("compiler", self.compiler, ("auto", *COMPILERS)),
+            ("optimization", self.optimization, OPTIMIZATIONS),
+            ("emulator", self.emulator, ("auto", *EMULATORS)),
+        ):
+            if value not in known:
+                raise UsageError(f"{what} {value!r}: unknown; there are {', '.join(known)}")
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """What a package costs on one core.
+
+    Args:
+        emulator: name and version.
+        compiler: name, version and optimization.
+        instructions: of each of the first steps; exact.
+        instructions_per_step: their mean.
+        cycles_per_step: estimated; None where the emulator's count allows no estimate.
+        differing_bytes: of all outputs, from the NumPy runtime's.
+        compared_bytes: how many there were.
+        steps: that were run and compared.
+        footprint: flash by what it holds, and RAM.
+        stack_bytes: of the deepest call, by painting.
+        selftest_passed: whether the package's own test passed.
+    """
+
+    emulator: str
+    compiler: str
     instructions: tuple[int, ...]
     instructions_per_step: float
     cycles_per_step: float | None
     differing_bytes: int
-    bytes_equal: bool
+    compared_bytes: int
     steps: int
     footprint: Footprint
     stack_bytes: int
-    selftest: bool
-    compiler: str
+    selftest_passed: bool
+
+    @property
+    def bytes_equal(self) -> bool:
+        """Whether every output byte is the NumPy runtime's."""
+        return self.differing_bytes == 0
+
+
+@dataclass(frozen=True)
+class Simulation:
+    """A package on a device: measured, or skipped with the reason."""
+
+    device: Device
+    measured: Measurement | None
+    skipped_reason: str | None = None
 
 
 def count(
@@ -58,8 +100,8 @@ def count(
     inputs: Array | None = None,
     compiler: str = "zig",
     opt: str = "-O3",
-    emulator: str | None = None,
-) -> Count:
+    emulator: str = "auto",
+) -> Measurement:
     """Build a C package for a core, run it under emulation, and count.
 
     >>> found = count("out/model_c", "cortex-m4", None, "zig", "-O3")
@@ -72,93 +114,98 @@ def count(
             64 random steps, the same each time, extremes among them.
         compiler: zig or gcc.
         opt: -O3, -O2 or -Os.
-        emulator: unicorn or qemu; None: unicorn where it has the core.
+        emulator: unicorn or qemu; auto: unicorn where it has the core.
 
     Raises:
         MismatchError: the package does not compile, or crashes.
         MissingTool: a compiler or emulator is not installed.
     """
     package = find_package(package_dir)
-    target = Target.of(core_named(core), compiler, opt)
-    x = random_inputs(package) if inputs is None else check_inputs(package, inputs)
-    execution = execute(package, target, list(x), emulator)
-    differing = differing_bytes(package, list(x), execution)
+    x = random_inputs(package) if inputs is None else list(check_inputs(package, inputs))
+    return measure(package, core_named(core), x, Options(compiler, opt, emulator))
+
+
+def measure(
+    package: Package, core: Core, sequences: Sequence[Array], options: Options
+) -> Measurement:
+    """Build for a core, run, compare and count; see ``count``."""
+    options.check()
+    target = _target(core, options)
+    execution = _execute(package, target, list(sequences), options.emulator)
     cycles = execution.cycles
-    return Count(
+    if cycles is None and core.costs is None:
+        cycles = execution.instructions
+    return Measurement(
+        emulator=execution.emulator,
+        compiler=f"{target.compiler.name} {target.compiler.version} {target.optimization}",
         instructions=execution.instructions,
         instructions_per_step=_mean(execution.instructions),
         cycles_per_step=None if cycles is None else _mean(cycles),
-        differing_bytes=differing,
-        bytes_equal=differing == 0,
+        differing_bytes=differing_bytes(package, list(sequences), execution),
+        compared_bytes=sum(y.nbytes for y in execution.outputs),
         steps=sum(execution.steps),
         footprint=measure_footprint(package, target),
         stack_bytes=execution.stack_bytes,
-        selftest=execution.selftest,
-        compiler=f"{compiler} {target.compiler.version} {opt}",
+        selftest_passed=execution.selftest,
     )
 
 
-def execute(
-    package: Package, target: Target, sequences: list[Array], emulator: str | None = None
-) -> Execution:
-    """Run sequences in unicorn or QEMU; None: in unicorn where it has the core."""
-    chosen = emulator or ("unicorn" if target.core.unicorn else "qemu")
-    if chosen not in EMULATORS:
-        raise UsageError(f"emulator {chosen!r}: unknown; there are {', '.join(EMULATORS)}")
-    return EMULATORS[chosen](package, target, sequences, MOST_INSTRUCTIONS)
+def simulate(
+    package: Package,
+    devices: Sequence[Device],
+    sequences: Sequence[Array],
+    options: Options,
+    show: Callable[[str, int, int], None],
+) -> list[Simulation]:
+    """Measure on each device; a missing tool skips the devices that need it.
 
-
-def random_inputs(package: Package, steps: int = RANDOM_STEPS) -> Array:
-    """Return one sequence for a package, ``[1, steps, ...]``: random, with runs of extremes."""
-    port = package.input
-    random = np.random.default_rng(0)
-    if package.max_steps is not None:
-        steps = package.max_steps
-    if port.kind == "tokens":
-        return random.integers(0, port.size, (1, steps)).astype(np.int32)
-    info = np.iinfo(port.dtype)
-    x = random.integers(info.min, info.max, (1, steps, port.size), endpoint=True)
-    # Where sums are largest: all values at one end.
-    x[:, steps // 2 : steps // 2 + 4] = info.max
-    x[:, steps // 2 + 4 : steps // 2 + 8] = info.min
-    return x.astype(port.dtype)
-
-
-def check_inputs(package: Package, x: Array) -> Array:
-    """Return inputs ``[sequences, steps, ...]`` of the package's type.
-
-    Raises:
-        UsageError: they are of another shape or type.
+    Args:
+        package: what to run.
+        devices: where; those with the same core share one measurement.
+        sequences: the package's integers, ``[steps, ...]`` each.
+        options: how.
+        show: told what is done, how far, of how many.
     """
-    port = package.input
-    shape = () if port.kind == "tokens" else (port.size,)
-    x = np.asarray(x)
-    if x.ndim != 2 + len(shape) or x.shape[2:] != shape or 0 in x.shape:
-        want = ", ".join(["sequences", "steps", *map(str, shape)])
-        raise UsageError(f"inputs: shape {list(x.shape)}; want [{want}]")
-    if x.dtype != port.dtype and not (port.kind == "tokens" and x.dtype.kind in "iu"):
-        raise UsageError(f"inputs: {x.dtype}; want {port.dtype}")
-    if port.kind == "tokens" and (x.min() < 0 or x.max() >= port.size):
-        raise UsageError(f"inputs: ids {x.min()} to {x.max()}; want 0 to {port.size - 1}")
-    if package.max_steps is not None and x.shape[1] > package.max_steps:
-        raise UsageError(
-            f"inputs: {x.shape[1]} steps; {package.name} takes at most {package.max_steps}"
-        )
-    return x.astype(port.dtype)
+    done: dict[str, Simulation] = {}
+    results = []
+    for number, device in enumerate(devices):
+        show(device.name, number, len(devices))
+        core = device.core.name
+        if core not in done:
+            done[core] = _attempt(package, device, sequences, options)
+        results.append(replace(done[core], device=device))
+    return results
 
 
-def differing_bytes(package: Package, sequences: list[Array], execution: Execution) -> int:
-    """Return how many output bytes are not those of the NumPy runtime on the same inputs."""
-    session = package.program.session()
-    total = 0
-    for x, steps, y in zip(sequences, execution.steps, execution.outputs, strict=False):
-        session.reset()
-        want = session.run(x[None, :steps])[0].reshape(y.shape)
-        ours, theirs = (np.ascontiguousarray(a).view(np.uint8) for a in (y, want))
-        total += int((ours != theirs).sum())
-    return total
+def _attempt(
+    package: Package, device: Device, sequences: Sequence[Array], options: Options
+) -> Simulation:
+    try:
+        return Simulation(device, measure(package, device.core, sequences, options))
+    except MissingTool as error:
+        return Simulation(device, None, str(error))
+
+
+def _target(core: Core, options: Options) -> Target:
+    if options.compiler != "auto":
+        return Target.of(core, options.compiler, options.optimization)
+    try:
+        return Target.of(core, "zig", options.optimization)
+    except MissingTool:
+        try:
+            return Target.of(core, "gcc", options.optimization)
+        except MissingTool:
+            raise MissingTool(NEEDS_ZIG) from None
+
+
+def _execute(package: Package, target: Target, sequences: list[Array], emulator: str) -> Execution:
+    name = emulator
+    if name == "auto":
+        name = "unicorn" if target.core.unicorn else "qemu"
+    return EMULATORS[name](package, target, sequences, MOST_INSTRUCTIONS)
 
 
 def _mean(values: tuple[int, ...]) -> float:
+    """Return the mean, as an integer where it is one."""
     mean = sum(values) / len(values)
     return int(mean) if mean.is_integer() else mean
