@@ -82,20 +82,16 @@ def c_rows(rows: Rows, activations: list[int]) -> list[int]:
             acc = check(acc + check(weight * value))
         product = acc * int(rows.multipliers[row])
         if high:  # SMULWB: the product's high 32 of 48 bits
-            results.append(
-                check(product >> 16) >> (rows.shift + 8 - 16)
-                if rows.shift >= 8
-                else product >> (rows.shift + 8)
-            )
+            results.append(check(product >> 16) >> (rows.high_shift - 16))
         else:
             results.append(check(product) >> rows.shift)
     return results
 
 
 def c_sigmoid(argument: int) -> int:
-    u = min(max(argument, 0), 2**18 - 1)
-    word, slope = sigmoid_segments()
-    return check(int(word[u >> 11]) + check(int(slope[u >> 11]) * (u & 2047))) >> 16
+    u = min(max(argument, -(2**17)), 2**17 - 1)
+    word, slope = (int(part[(u >> 11) + 64]) for part in sigmoid_segments())
+    return check(word + check(slope * (u & 2047))) >> 16
 
 
 def c_tanh(argument: int) -> int:
@@ -114,7 +110,7 @@ def c_lstm(op: EdgeLstmOp, x: list[int], hidden: list[int], cell: list[int]) -> 
         added = check(c_sigmoid(i) * c_tanh(g)) >> op.cell_bits
         total = check(check(c_sigmoid(f) * cell[unit]) + added + (1 << 14))
         cell[unit] = clamp(total >> 15, 16)
-        squashed = c_tanh(check((cell[unit] << op.cell_bits) + (1 << 17)))
+        squashed = c_tanh(check(cell[unit] << op.cell_bits))
         hidden[unit] = clamp(check(c_sigmoid(o) * squashed + (1 << 22)) >> 23, 8)
 
 
@@ -129,7 +125,7 @@ def c_gru(op: EdgeGruOp, x: list[int], hidden: list[int]) -> None:
         from_input = c_rows(op.candidate_rows, fresh)
         from_hidden = c_rows(op.recurrent_rows, kept)
         candidate = [
-            c_tanh(((clamp(a, 16) + (check(r * clamp(b, 16) + (1 << 14)) >> 15)) << 3) + (1 << 17))
+            c_tanh((clamp(a, 16) + (check(r * clamp(b, 16) + (1 << 14)) >> 15)) << 3)
             for a, b, r in zip(from_input, from_hidden, reset, strict=True)
         ]
     else:
@@ -317,7 +313,7 @@ def test_sums_that_cannot_be_packed_in_pairs_are_not() -> None:
     x = random.normal(0, 1, (2, 3, 2000)).astype(np.float32)
     op = quantize(spec, calibrate(spec, x), "edge").ops[0]
     assert isinstance(op, EdgeLstmOp)
-    assert not op.paired
+    assert not op.rows.paired
     bound = np.abs(op.weights.astype(int)) @ np.full(2002, 128 << op.input_shift)
     assert (bound + np.abs(op.bias.astype(int)) < 2**31).all()
 

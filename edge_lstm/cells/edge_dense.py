@@ -40,7 +40,7 @@ class EdgeDenseOp(Op):
     @property
     def rows(self) -> Rows:
         """The rows; Dense is never packed in pairs."""
-        return Rows(self.weights, self.bias, self.multipliers, self.shift, paired=False)
+        return Rows(self.weights, self.bias, self.multipliers, self.shift)
 
     def prepare(self, program: Program, batch_size: int) -> Kernel:
         del program, batch_size

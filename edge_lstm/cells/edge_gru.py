@@ -23,7 +23,6 @@ from edge_lstm.cells.edge_lstm import (
 )
 from edge_lstm.cells.edge_rows import (
     ARGUMENT_ONE,
-    ARGUMENT_ZERO,
     Rows,
     accumulate,
     quantize_rows,
@@ -80,7 +79,6 @@ class EdgeGruOp(EdgeRecurrentOp):
             self.candidate_bias,
             self.candidate_multipliers,
             self.candidate_shift,
-            paired=False,
         )
 
     @property
@@ -94,7 +92,6 @@ class EdgeGruOp(EdgeRecurrentOp):
             self.recurrent_bias,
             self.recurrent_multipliers,
             self.recurrent_shift,
-            paired=False,
         )
 
     def prepare(self, program: Program, batch_size: int) -> Kernel:
@@ -182,7 +179,7 @@ class EdgeGruKernel(_HiddenKernel):
             gated = (reset * saturate_s16(from_hidden) + (1 << 14)) >> 15
             total = saturate_s16(from_input) + gated
             # Twice the value in steps of 2**-14, from Q3.12.
-            squashed = tanh_of((total << 3) + ARGUMENT_ZERO)
+            squashed = tanh_of(total << 3)
         moved = (update * (hidden - squashed) + (1 << 14)) >> 15
         self.hidden[...] = saturate_s16(squashed + moved)
         return narrowed(self.hidden).astype(np.int8)
@@ -222,7 +219,6 @@ class _Columns:
         bias: Array,
         columns: slice,
         gain: float,
-        offset: float,
         where: str,
         *,
         paired: bool = False,
@@ -238,7 +234,7 @@ class _Columns:
             self.units[columns],
             self.reach[columns],
             np.full(len(weights), gain),
-            offset,
+            0.0,
             where,
             paired=paired,
         )
@@ -264,21 +260,18 @@ def quantize_edge_gru(layer: Gru, builder: ProgramBuilder, source: int) -> int:
         bias[:2].T.reshape(-1),
         slice(None),
         ARGUMENT_ONE,
-        ARGUMENT_ZERO,
         where,
         paired=value.dtype == "int8",
     )
     recurrent = None
     if layer.reset_after:
-        candidate = columns.rows(inputs[2], bias[2], slice(None, features), CANDIDATE_ONE, 0, where)
+        candidate = columns.rows(inputs[2], bias[2], slice(None, features), CANDIDATE_ONE, where)
         extra = layer.candidate_recurrent_bias
         recurrent_bias = np.zeros(hidden) if extra is None else extra
         part = slice(features, None)
-        recurrent = columns.rows(recurrents[2], recurrent_bias, part, CANDIDATE_ONE, 0, where)
+        recurrent = columns.rows(recurrents[2], recurrent_bias, part, CANDIDATE_ONE, where)
     else:
-        candidate = columns.rows(
-            both[2], bias[2], slice(None), 2 * ARGUMENT_ONE, ARGUMENT_ZERO, where
-        )
+        candidate = columns.rows(both[2], bias[2], slice(None), 2 * ARGUMENT_ONE, where)
     return builder.add_op(
         EdgeGruOp(
             name=layer.name,
@@ -316,7 +309,6 @@ def quantize_edge_rnn(layer: Rnn, builder: ProgramBuilder, source: int) -> int:
         layer.gate.bias,
         slice(None),
         2 * ARGUMENT_ONE,
-        ARGUMENT_ZERO,
         f"layer {layer.name!r}",
         paired=value.dtype == "int8" and hidden % 2 == 0,
     )

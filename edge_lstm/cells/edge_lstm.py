@@ -12,7 +12,6 @@ import numpy as np
 from edge_lstm.arrays import I8, I16, I32, I64, Array
 from edge_lstm.cells.edge_rows import (
     ARGUMENT_ONE,
-    ARGUMENT_ZERO,
     Rows,
     accumulate,
     quantize_rows,
@@ -37,7 +36,7 @@ class EdgeRecurrentOp(Op):
         bias: int32 [rows].
         multipliers: int16 [rows].
         shift: behind the multiplication.
-        paired: whether rows are packed in pairs; see ``edge_rows``.
+        high_shift: where rows are packed in pairs, that of rows 0, 2, 4 ...; 0: they are not.
         input_size: columns of the input.
         input_shift: the input is multiplied by ``2**input_shift``, so that its weights and those
             of the hidden state share a scale.
@@ -48,7 +47,7 @@ class EdgeRecurrentOp(Op):
     bias: I32
     multipliers: I16
     shift: int
-    paired: bool
+    high_shift: int
     input_size: int
     input_shift: int
     hidden_shift: int
@@ -56,7 +55,7 @@ class EdgeRecurrentOp(Op):
     @property
     def rows(self) -> Rows:
         """The rows of all gates."""
-        return Rows(self.weights, self.bias, self.multipliers, self.shift, self.paired)
+        return Rows(self.weights, self.bias, self.multipliers, self.shift, self.high_shift)
 
     @property
     def hidden_size(self) -> int:
@@ -75,7 +74,7 @@ class EdgeRecurrentOp(Op):
         del program
         return {
             "shifts": self.rows.shifts(),
-            "argument_format": "sigmoid argument in steps of 2**-14 from -8, 18 bits, unsigned",
+            "argument_format": "sigmoid argument in steps of 2**-14, 18 bits",
             "gate_format": "Q0.15 int16",
             "table": "128 segments of 2**11 steps, word = value << 16 | slope",
         }
@@ -143,7 +142,7 @@ class EdgeLstmKernel:
         added = (entrance * candidate) >> op.cell_bits
         cell = saturate_s16((forget * self.cell + added + (1 << 14)) >> 15)
         # The argument of tanh(c) is 2c in steps of 2**-14.
-        squashed = tanh_of((cell << op.cell_bits) + ARGUMENT_ZERO)
+        squashed = tanh_of(cell << op.cell_bits)
         self.cell[...] = cell
         self.hidden[...] = saturate_s8((exit_ * squashed + (1 << 22)) >> 23)
         return self.hidden.copy()
@@ -212,7 +211,7 @@ def row_fields(rows: Rows, input_size: int, shifts: tuple[int, int]) -> dict[str
         "bias": rows.bias,
         "multipliers": rows.multipliers,
         "shift": rows.shift,
-        "paired": rows.paired,
+        "high_shift": rows.high_shift,
         "input_size": input_size,
         "input_shift": shifts[0],
         "hidden_shift": shifts[1],
@@ -242,7 +241,7 @@ def quantize_edge_lstm(layer: Lstm, builder: ProgramBuilder, source: int) -> int
         units,
         reach,
         gain,
-        ARGUMENT_ZERO,
+        0.0,
         f"layer {layer.name!r}",
         paired=value.dtype == "int8",
     )

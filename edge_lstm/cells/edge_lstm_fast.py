@@ -27,7 +27,7 @@ import numpy as np
 
 from edge_lstm.arrays import F64, I64, Array
 from edge_lstm.cells.edge_lstm import EdgeLstmOp
-from edge_lstm.cells.edge_rows import ARGUMENT_ZERO, sigmoid_table, tanh_of
+from edge_lstm.cells.edge_rows import ARGUMENT_MIN, sigmoid_table, tanh_of
 from edge_lstm.tape import SET, Parameter, Tape, clip, compile_tape
 
 GATE_ORDER = (0, 1, 3, 2)  # i, f, o, g: i and f face g and c in one product
@@ -59,6 +59,7 @@ def edge_tables(op: EdgeLstmOp) -> EdgeTables:
     scaled = np.column_stack([rows.effective_weights(), rows.bias]) * factor[:, None]
     scaled[:, : op.input_size] *= 2.0**op.input_shift
     scaled[:, op.input_size : -1] *= 2.0**op.hidden_shift
+    scaled[:, -1] -= ARGUMENT_MIN  # where the table begins
     by_gate = scaled.reshape(hidden, 4, -1)[:, list(GATE_ORDER)].swapaxes(0, 1)
     cell = np.arange(-32768, 32768)
     sigmoid = sigmoid_table().astype(np.float64)
@@ -66,9 +67,7 @@ def edge_tables(op: EdgeLstmOp) -> EdgeTables:
         weights=np.asfortranarray(by_gate.reshape(4 * hidden, -1)),
         sigmoid=sigmoid,
         candidate=(2 * sigmoid - 32768) * 2.0 ** -(15 + op.cell_bits),
-        cell=np.stack(
-            [cell * 2.0**-15, tanh_of((cell << op.cell_bits) + ARGUMENT_ZERO) * 2.0**-23]
-        ),
+        cell=np.stack([cell * 2.0**-15, tanh_of(cell << op.cell_bits) * 2.0**-23]),
     )
     return _TABLES[op]
 

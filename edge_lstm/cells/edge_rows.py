@@ -4,12 +4,12 @@ Every pre-activation is one sum over the input and the hidden state together, wi
 each row, one rounding, and one table for every nonlinearity:
 
     acc = bias + sum(weight * activation)             int32
-    u   = clamp(acc * multiplier >> shift, 0, 2**18 - 1)
+    u   = clamp(acc * multiplier >> shift, -2**17, 2**17 - 1)
     y   = (word[u >> 11] + slope[u >> 11] * (u & 2047)) >> 16
 
-``u`` is the argument of a sigmoid in [-8, 8), in steps of 2**-14 from -8; ``y`` its value in
-Q0.15. tanh(z) is 2 * sigmoid(2z) - 1, the factor in the argument folded into the weights.
-A multiplier is a small integer, since the row's scale is chosen to make it one.
+``u`` is the argument of a sigmoid in [-8, 8), in steps of 2**-14; ``y`` its value in Q0.15.
+tanh(z) is 2 * sigmoid(2z) - 1, the factor in the argument folded into the weights. A multiplier
+is a small integer, since the row's scale is chosen to make it one.
 
 Rows can be packed in pairs for two products an instruction: a 16-bit word 256 * high + low is
 multiplied as it is for the high row, and its low byte for the low row. The high row's weight is
@@ -30,50 +30,51 @@ from edge_lstm.fixed_point import saturate
 ARGUMENT_BITS = 18
 ARGUMENT_ONE = 2.0**14
 """Steps of ``u`` in 1.0 of a sigmoid's argument."""
-ARGUMENT_ZERO = 1 << 17
+ARGUMENT_MIN, ARGUMENT_MAX = -(1 << 17), (1 << 17) - 1
 SEGMENT_BITS = 11
+SEGMENTS = 1 << (ARGUMENT_BITS - SEGMENT_BITS)
 MULTIPLIER_MAX = 32767
 ACCUMULATOR_LIMIT = 2.0**31
 
 
 @cache
 def sigmoid_segments() -> tuple[I32, I16]:
-    """Return ``word`` int32 and ``slope`` int16 of the table's 128 segments.
+    """Return ``word`` int32 and ``slope`` int16 of the table's 128 segments, from u = -2**17 on.
 
     ``word`` is the value at the segment's start times 2**16, plus the slope: that is how C keeps
     both in one word, and the slope is worth less than half a unit there. The knots are moved by
     half of the largest interpolation error of their segments, so that the error has both signs.
+    They are whole numbers, so that a slope is a multiple of 32: then ``slope`` times a multiple
+    of 2**11 leaves the low half of ``word`` alone, and C may count ``u`` from anywhere.
     """
-    knots = np.linspace(-8.0, 8.0, 129)
+    knots = np.linspace(-8.0, 8.0, SEGMENTS + 1)
     middle = (knots[:-1] + knots[1:]) / 2
     exact = 1 / (1 + np.exp(-knots))
     sag = 1 / (1 + np.exp(-middle)) - (exact[:-1] + exact[1:]) / 2
-    lift = np.zeros(129)
+    lift = np.zeros(SEGMENTS + 1)
     lift[:-1] += sag / 4
     lift[1:] += sag / 4
-    values = (exact + lift) * 32768
-    slope = np.minimum(np.rint(np.diff(values) * 32), 32767)
-    # The final shift floors; the slope in the low half is part of the rounding.
-    start = np.clip(np.floor(values[:-1] + 0.5 - slope / 65536), 0, 32767)
-    word = start * 65536 + slope
+    values = np.rint((exact + lift) * 32768)
+    slope = np.diff(values) * 32
+    word = values[:-1] * 65536 + slope
     return word.astype(np.int32), slope.astype(np.int16)
 
 
 @cache
 def sigmoid_table() -> I16:
-    """Return ``y`` for every ``u``, int16 [2**18]."""
+    """Return ``y`` for every ``u`` from -2**17 on, int16 [2**18]."""
     word, slope = sigmoid_segments()
-    u = np.arange(1 << ARGUMENT_BITS)
-    segment, fraction = u >> SEGMENT_BITS, u & ((1 << SEGMENT_BITS) - 1)
+    index = np.arange(1 << ARGUMENT_BITS)
+    segment, fraction = index >> SEGMENT_BITS, index & ((1 << SEGMENT_BITS) - 1)
     y = (word[segment].astype(np.int64) + slope[segment].astype(np.int64) * fraction) >> 16
-    table = saturate(y, 0, 32767).astype(np.int16)
+    table: I16 = y.astype(np.int16)
     table.setflags(write=False)
     return table
 
 
 def sigmoid_of(argument: Array) -> I64:
     """Return sigmoid in Q0.15 of ``u`` before its clamp."""
-    index = saturate(argument, 0, (1 << ARGUMENT_BITS) - 1)
+    index = saturate(argument, ARGUMENT_MIN, ARGUMENT_MAX) - ARGUMENT_MIN
     y: I64 = sigmoid_table()[index].astype(np.int64)
     return y
 
@@ -91,15 +92,22 @@ class Rows:
         weights: int8 [rows, columns].
         bias: int32 [rows], in units of the accumulator; holds the offset and the rounding too.
         multipliers: int16 [rows].
-        shift: behind the multiplication; 8 more for the high row of a pair.
-        paired: rows 0, 2, 4 ... are the high rows of a pair, the ones behind them the low.
+        shift: behind the multiplication.
+        high_shift: where rows are packed in pairs, that of rows 0, 2, 4 ..., the high ones; the
+            rows behind them are the low ones. At least 16, so that C may take the upper 32 of the
+            product's 48 bits. 0: the rows are not packed.
     """
 
     weights: I8
     bias: I32
     multipliers: I16
     shift: int
-    paired: bool
+    high_shift: int = 0
+
+    @property
+    def paired(self) -> bool:
+        """Whether the rows are packed in pairs."""
+        return self.high_shift > 0
 
     def effective_weights(self) -> I64:
         """Return the integers that multiply the activations, [rows, columns]."""
@@ -112,13 +120,90 @@ class Rows:
         """Return the shift of each row."""
         shifts = np.full(len(self.bias), self.shift, np.int64)
         if self.paired:
-            shifts[0::2] += 8
+            shifts[0::2] = self.high_shift
         return shifts
 
     def requantize(self, acc: I64) -> I64:
         """Return ``acc * multiplier >> shift``, [batch, rows]."""
         value: I64 = (acc * self.multipliers.astype(np.int64)) >> self.shifts()
         return value
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class RealRows:
+    """Rows before they are quantized; ``requantize`` shall give ``round(real * gain) + offset``.
+
+    Args:
+        weights: [rows, columns], times what one integer of each column's activation is worth.
+        bias: [rows].
+        reach: the greatest magnitude of each column's activation, [columns].
+        gain: steps of the result in 1.0, [rows].
+        offset: added to the result; the rounding's half is added here.
+    """
+
+    weights: F64
+    bias: F64
+    reach: F64
+    gain: F64
+    offset: float
+
+    def part(self, rows: slice) -> RealRows:
+        """Return some of the rows."""
+        return RealRows(
+            self.weights[rows], self.bias[rows], self.reach, self.gain[rows], self.offset
+        )
+
+    def quantized(self, noise: Array | None = None) -> Rows | None:
+        """Return the rows at the finest common shift whose sums and products fit, or None.
+
+        Args:
+            noise: int8 [rows, columns], for the high rows of pairs: the low ones, which come
+                along in what multiplies the activations.
+        """
+        high = 0 if noise is None else 8
+        magnitude = np.abs(self.weights).max(axis=1, initial=0.0)
+        # A row of zeros needs some scale; its bias decides nothing finer than one step.
+        magnitude = np.maximum(magnitude, np.maximum(np.abs(self.bias) * 2.0**-20, 2.0**-30))
+        finest = magnitude / 127 * self.gain
+        for shift in range(30 - high, 7 if high else -1, -1):
+            multipliers = np.ceil(finest * 2.0**shift)
+            if multipliers.max() > MULTIPLIER_MAX:
+                continue
+            grid = self.weights * (self.gain * 2.0**shift / multipliers)[:, None]
+            if noise is not None:
+                grid -= noise / 256
+            weights = np.clip(np.rint(grid), -127, 127)
+            total = (self.bias * self.gain + self.offset + 0.5) * 2.0 ** (shift + high)
+            bias = np.rint(total / multipliers)
+            effective = weights if noise is None else 256 * weights + noise
+            sums = np.abs(effective) @ self.reach + np.abs(bias)
+            products = sums * multipliers / (65536 if high else 1)
+            if max(sums.max(), products.max()) < ACCUMULATOR_LIMIT:
+                return Rows(
+                    weights.astype(np.int8),
+                    bias.astype(np.int32),
+                    multipliers.astype(np.int16),
+                    shift + high,
+                )
+        return None
+
+    def paired(self) -> Rows | None:
+        """Return the rows packed in pairs, or None where a sum of them can leave 32 bits."""
+        low = self.part(slice(1, None, 2)).quantized()
+        high = None if low is None else self.part(slice(0, None, 2)).quantized(low.weights)
+        if low is None or high is None:
+            return None
+
+        def zipped(high: Array, low: Array) -> Array:
+            return np.stack([high, low], axis=1).reshape(-1, *high.shape[1:])
+
+        return Rows(
+            zipped(high.weights, low.weights),
+            zipped(high.bias, low.bias),
+            zipped(high.multipliers, low.multipliers),
+            low.shift,
+            high.shift,
+        )
 
 
 def quantize_rows(
@@ -147,61 +232,16 @@ def quantize_rows(
     Raises:
         UnsupportedModel: no shift keeps the sums within 32 bits.
     """
-    scaled = weights * units
-    magnitude = np.abs(scaled).max(axis=1, initial=0.0)
-    # A row of zeros needs some scale; its bias decides nothing finer than one step.
-    magnitude = np.maximum(magnitude, np.maximum(np.abs(bias) * 2.0**-20, 2.0**-30))
-    if paired:
-        packed = _pack(scaled, magnitude, bias, reach, gain, offset, paired=True)
-        if packed is not None:
-            return packed
-    rows = _pack(scaled, magnitude, bias, reach, gain, offset, paired=False)
+    real = RealRows(weights * units, bias, reach, gain, offset)
+    rows = real.paired() if paired else None
+    if rows is None:
+        rows = real.quantized()
     if rows is None:
         raise UnsupportedModel(
-            f"{where}: {scaled.shape[1]} columns of these weights can leave 32 bits;"
+            f"{where}: {weights.shape[1]} columns of these weights can leave 32 bits;"
             " split the layer or choose another profile"
         )
     return rows
-
-
-def _pack(
-    scaled: F64,
-    magnitude: F64,
-    bias: F64,
-    reach: F64,
-    gain: F64,
-    offset: float,
-    *,
-    paired: bool,
-) -> Rows | None:
-    """Return the rows with the finest common shift whose sums and products fit, or None."""
-    finest = magnitude / 127 * gain
-    for shift in range(30, -1, -1):
-        exact = finest * 2.0**shift
-        multipliers = np.ceil(exact)
-        if multipliers.max() > MULTIPLIER_MAX:
-            continue
-        scales = multipliers / (gain * 2.0**shift)
-        grid = scaled / scales[:, None]
-        weights = np.clip(np.rint(grid), -127, 127)
-        high = np.zeros(len(bias))
-        if paired:
-            weights[0::2] = np.clip(np.rint(grid[0::2] - weights[1::2] / 256), -127, 127)
-            high[0::2] = 8
-        bias_acc = np.rint((bias * gain + offset + 0.5) * 2.0 ** (shift + high) / multipliers)
-        rows = Rows(
-            weights.astype(np.int8),
-            np.clip(bias_acc, -(2.0**31), 2.0**31 - 1).astype(np.int32),
-            multipliers.astype(np.int16),
-            shift,
-            paired,
-        )
-        sums = np.abs(rows.effective_weights()) @ reach + np.abs(bias_acc)
-        # The high row's product is taken by a 32 x 16 bit multiplication that drops 16 bits.
-        products = sums * multipliers / np.where(high > 0, 65536, 1)
-        if sums.max() < ACCUMULATOR_LIMIT and products.max() < ACCUMULATOR_LIMIT:
-            return rows
-    return None
 
 
 def accumulate(rows: Rows, activations: Array) -> I64:
