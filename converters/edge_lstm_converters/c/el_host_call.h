@@ -1,0 +1,45 @@
+#ifndef EL_HOST_CALL_H
+#define EL_HOST_CALL_H
+#include "el_host_portable.h"
+/* begin */
+
+/* Which kernels this processor runs: 0 portable, 1 AVX2, 2 AVX-512 with VNNI. */
+static int32_t el_host_best(void)
+{
+#if defined(__x86_64__) && (defined(__GNUC__) || defined(__clang__)) && !defined(EL_PORTABLE)
+    __builtin_cpu_init();
+    if (__builtin_cpu_supports("avx512vnni") && __builtin_cpu_supports("avx512bw")
+        && __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq")) {
+        return 2;
+    }
+    if (__builtin_cpu_supports("avx2")) {
+        return 1;
+    }
+#endif
+    return 0;
+}
+
+static void el_host_lstm(const el_host_lstm_t *p, int32_t level, uint8_t *state, int32_t streams,
+    int32_t steps, const int8_t *x, int64_t x_stride, int8_t *y, int64_t y_stride,
+    uint8_t *scratch)
+{
+#ifdef EL_X86
+    if (level == 2 && streams == 1) {
+        el_lstm_one_avx512(p, state, steps, x, y, scratch);
+        return;
+    }
+    if (level == 2) {
+        el_lstm_many_avx512(p, state, streams, steps, x, x_stride, y, y_stride, scratch);
+        return;
+    }
+    if (level == 1) {
+        el_lstm_avx2(p, state, streams, steps, x, x_stride, y, y_stride, scratch);
+        return;
+    }
+#endif
+    (void)level;
+    el_lstm_portable(p, state, streams, steps, x, x_stride, y, y_stride, scratch);
+}
+
+/* end */
+#endif

@@ -1,0 +1,22 @@
+#ifndef EL_HOST_TYPES_H
+#define EL_HOST_TYPES_H
+/* begin */
+#include <stddef.h>
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+
+#if defined(_WIN32)
+#define EL_EXPORT __declspec(dllexport)
+#else
+#define EL_EXPORT __attribute__((visibility("default")))
+#endif
+#define EL_ALIGNED __attribute__((aligned(64)))
+
+#if defined(__x86_64__) && !defined(EL_PORTABLE)
+#define EL_X86
+#include <immintrin.h>
+#endif
+
+/* end */
+#endif
