@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import numpy as np
 
@@ -61,20 +61,36 @@ class StepLoop:
             values[index] = np.concatenate(steps[index], axis=1)
 
 
-def in_loops(program: Program, kernels: Sequence[Kernel]) -> list[WholeOp | StepLoop]:
-    """Return the ops of a program as they are run."""
+def all_values(program: Program, x: Array) -> Values:
+    """Return what every op gives for whole sequences from zero state, by tensor.
+
+    A state is given as it is behind each step.
+    """
+    kernels = [op.prepare(program, len(x)) for op in program.ops]
+    for kernel in kernels:
+        kernel.reset()
+    values = {program.input: x}
+    for part in in_loops(program, kernels, {op.output for op in program.ops}):
+        part.run(values, None)
+    return values
+
+
+def in_loops(
+    program: Program, kernels: Sequence[Kernel], wanted: Collection[int] = ()
+) -> list[WholeOp | StepLoop]:
+    """Return the ops of a program as they are run; they also keep the ``wanted`` tensors."""
     pairs = list(zip(program.ops, kernels, strict=True))
     parts: list[WholeOp | StepLoop] = []
     start = 0
-    for first, stop in _loops(program):
+    for first, stop in loops(program):
         parts += [WholeOp(*pair) for pair in pairs[start:first]]
-        behind = {i for op, _ in pairs[stop:] for i in op.inputs} | {program.output}
+        behind = {i for op, _ in pairs[stop:] for i in op.inputs} | {program.output, *wanted}
         parts.append(StepLoop(pairs[first:stop], behind, program.input))
         start = stop
     return parts + [WholeOp(*pair) for pair in pairs[start:]]
 
 
-def _loops(program: Program) -> list[tuple[int, int]]:
+def loops(program: Program) -> list[tuple[int, int]]:
     """Return the ranges of ops between reading and writing a state; those that overlap, joined."""
     read: dict[int, int] = {}
     found: list[tuple[int, int]] = []

@@ -3,72 +3,221 @@
 from __future__ import annotations
 
 import ctypes
-import shutil
+import re
 import subprocess
+import sys
+from dataclasses import replace
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pytest
 
-from edge_lstm.arrays import Array
-from edge_lstm.calibrate import calibrate
-from edge_lstm.cells import Dense, Embedding
-from edge_lstm.program import Program
-from edge_lstm.quantize import quantize
-from edge_lstm.spec import Layer, ModelSpec, Signal
+from c_packages import STRICT, build, compile_c, gcc, gxx, program_of, run
+from edge_lstm.arrays import F32, Array
+from edge_lstm.cells import Activation, Dense, Embedding, Flatten, LastStep, Reverse
+from edge_lstm.errors import UnsupportedModel, UsageError
+from edge_lstm.program import Program, Tensor
+from edge_lstm.spec import Signal
+from edge_lstm_converters.c_header import float_header, header
+from edge_lstm_converters.c_selftest import expected_outputs
 from edge_lstm_converters.c_source import CModel
-from edge_lstm_converters.write_c import expected_outputs, write_c
+from edge_lstm_converters.write_c import package_files, write_c
 
-compiler = pytest.mark.skipif(shutil.which("gcc") is None, reason="no gcc; apt-get install gcc")
-STRICT = ["-std=c99", "-Wall", "-Wextra", "-Wconversion", "-Wpedantic", "-Werror"]
-
-
-def program_of(layers: tuple[Layer, ...], signal: Signal, profile: str) -> Program:
-    """Quantize layers, calibrated with random data."""
-    spec = ModelSpec("net", signal, layers)
-    draw = np.random.default_rng(1)
-    if signal.kind == "tokens":
-        x: Array = draw.integers(0, signal.size, (8, 12))
-    else:
-        x = draw.normal(size=(8, 12, signal.size)).astype(np.float32)
-    return quantize(spec, calibrate(spec, x), profile)
+DRAW = np.random.default_rng(0)
 
 
-def build(program: Program, folder: Path, *flags: str) -> ctypes.CDLL:
-    """Compile a package as a shared library."""
-    package = write_c(program, folder)
-    library = package / "model.so"
-    sources = sorted(str(path) for path in (package / "src").glob("*.c"))
-    command = ["gcc", "-O2", "-shared", "-fPIC", *STRICT, *flags, *sources, "-o", str(library)]
-    subprocess.run(command, check=True, timeout=120)
-    return ctypes.CDLL(str(library))
+def normal(*shape: int) -> F32:
+    return DRAW.normal(size=shape).astype(np.float32)
 
 
-def run(library: ctypes.CDLL, program: Program, x: Array) -> Array:
-    """Run a sequence [steps, size] in C from its first state."""
-    model = CModel(program)
-    state = ctypes.create_string_buffer(sum(4 * member.size for member in model.members) + 16)
-    y = np.zeros_like(expected_outputs(model, x))
-    getattr(library, f"{program.name}_init")(state)
-    x = np.ascontiguousarray(x)
-    run_c = getattr(library, f"{program.name}_run")
-    run_c(state, x.ctypes.data_as(ctypes.c_void_p), len(x), y.ctypes.data_as(ctypes.c_void_p))
-    assert getattr(library, f"{program.name}_selftest")(state) == 0
-    return y
+HEAD = Dense("head", weights=normal(5, 8), bias=normal(5))
+TABLE = Embedding("table", table=normal(50, 8))
+TOKENS = Signal("tokens", 50)
+WORDS = DRAW.integers(0, 50, (40, 1)).astype(np.int32)
 
 
-@compiler
-def test_embedding_and_dense_in_c_give_the_bytes_of_the_numpy_runtime(tmp_path: Path) -> None:
-    draw = np.random.default_rng(0)
-    layers = (
-        Embedding("table", table=draw.normal(size=(50, 8)).astype(np.float32)),
-        Dense(
-            "head",
-            weights=draw.normal(size=(5, 8)).astype(np.float32),
-            bias=draw.normal(size=5).astype(np.float32),
-        ),
-    )
-    program = program_of(layers, Signal("tokens", 50), "edge")
-    x = draw.integers(0, 50, (40, 1)).astype(np.int32)
+@pytest.fixture(scope="module")
+def words() -> Program:
+    """A model that embeds tokens."""
+    return program_of((TABLE, HEAD), TOKENS, "edge")
+
+
+@gcc
+def test_embedding_and_dense_in_c_give_the_bytes_of_the_numpy_runtime(
+    words: Program, tmp_path: Path
+) -> None:
+    y = run(build(words, tmp_path), words, WORDS)
+    np.testing.assert_array_equal(y, expected_outputs(CModel(words), WORDS))
+
+
+@gcc
+def test_a_model_of_16_bit_inputs_runs_in_c(tmp_path: Path) -> None:
+    program = program_of((HEAD,), Signal("sequence", 8), "edge", dtype="int16")
+    x = DRAW.integers(-(2**15), 2**15, (20, 8)).astype(np.int16)
     y = run(build(program, tmp_path), program, x)
     np.testing.assert_array_equal(y, expected_outputs(CModel(program), x))
+
+
+@gcc
+def test_a_model_of_vectors_takes_one_row_after_the_other(tmp_path: Path) -> None:
+    program = program_of((HEAD,), Signal("vector", 8), "edge")
+    x = DRAW.integers(-128, 128, (20, 8)).astype(np.int8)
+    y = run(build(program, tmp_path), program, x)
+    np.testing.assert_array_equal(y, program.predict(x))
+
+
+@gcc
+def test_names_of_layers_and_of_the_model_never_meet(tmp_path: Path) -> None:
+    layers = (
+        replace(TABLE, name="int"),
+        replace(HEAD, name="net"),
+        Activation("net_step", "sigmoid"),
+        Dense("x", weights=normal(5, 5), bias=normal(5)),
+        Dense("x_weights", weights=normal(3, 5), bias=normal(3)),
+    )
+    program = program_of(layers, TOKENS, "edge")
+    y = run(build(program, tmp_path), program, WORDS)
+    np.testing.assert_array_equal(y, expected_outputs(CModel(program), WORDS))
+
+
+@gxx
+def test_the_package_compiles_as_cpp(words: Program, tmp_path: Path) -> None:
+    source = write_c(words, tmp_path) / "src"
+    flags = ["-std=c++11", "-Wall", "-Wextra", "-Werror", "-xc++", "-fsyntax-only"]
+    compile_c(["g++", *flags, *map(str, source.glob("*.c")), str(source / "net_float.h")])
+
+
+def test_clang_has_nothing_to_complain_of(words: Program, tmp_path: Path) -> None:
+    pytest.importorskip("ziglang", reason="no ziglang; pip install 'edge-lstm[firmware]'")
+    source = write_c(words, tmp_path) / "src"
+    zig = [sys.executable, "-m", "ziglang", "cc", "-target", "thumb-freestanding-eabi"]
+    for path in source.glob("*.c"):
+        out = str(tmp_path / f"{path.stem}.o")
+        compile_c([*zig, "-mcpu=cortex_m4", *STRICT, "-c", str(path), "-o", out])
+
+
+@gcc
+def test_the_object_has_no_data_and_needs_nothing(words: Program, tmp_path: Path) -> None:
+    source = write_c(words, tmp_path) / "src" / "net.c"
+    for level in ("-O3", "-Os"):
+        compile_c(["gcc", level, "-c", *STRICT, str(source), "-o", str(tmp_path / "net.o")])
+        listing = subprocess.run(
+            ["nm", str(tmp_path / "net.o")], capture_output=True, text=True, check=True
+        )
+        kinds = {line.split()[-2]: line.split()[-1] for line in listing.stdout.splitlines()}
+        # GCC may call these of itself and asks every environment to have them.
+        assert kinds.get("U", "memcpy") in ("memcpy", "memset", "_GLOBAL_OFFSET_TABLE_")
+        assert not {"D", "d", "B", "b", "C"} & set(kinds)
+
+
+def test_there_is_no_float_in_the_core(words: Program) -> None:
+    source = package_files(words)["src/net.c"].decode()
+    code = re.sub(r"/\*.*?\*/", "", source, flags=re.DOTALL)
+    assert not re.search(r"\b(float|double|malloc|free)\b|\d\.\d|#include <", code)
+
+
+@gcc
+def test_two_models_and_several_instances_live_in_one_program(
+    words: Program, tmp_path: Path
+) -> None:
+    other = replace(words, name="other")
+    main = tmp_path / "main.c"
+    main.write_text(
+        '#include "net.h"\n#include "other.h"\n'
+        "int main(void)\n{\n    static net_state_t a, b;\n    static other_state_t c;\n"
+        "    net_init(&b);\n"
+        "    return net_selftest(&a) | other_selftest(&c) | net_selftest(&b);\n}\n"
+    )
+    folders = [write_c(program, tmp_path) / "src" for program in (words, other)]
+    sources = [str(path) for folder in folders for path in folder.glob("*.c")]
+    includes = [f"-I{folder}" for folder in folders]
+    compile_c(["gcc", *STRICT, *includes, *sources, str(main), "-o", str(tmp_path / "main")])
+    subprocess.run([str(tmp_path / "main")], check=True, timeout=20)
+
+
+@gcc
+def test_the_selftest_finds_a_wrong_weight(words: Program, tmp_path: Path) -> None:
+    source = write_c(words, tmp_path) / "src"
+    text = (source / "net.c").read_text()
+    wrong = re.sub(
+        r"(_weights\[40\] = \{\s*)(-?\d+)", lambda m: f"{m[1]}{-int(m[2])}", text, count=1
+    )
+    assert wrong != text
+    (source / "net.c").write_text(wrong)
+    library = tmp_path / "wrong.so"
+    compile_c(["gcc", "-shared", "-fPIC", *map(str, source.glob("*.c")), "-o", str(library)])
+    state = ctypes.create_string_buffer(CModel(words).state_bytes + 16)
+    assert ctypes.CDLL(str(library)).net_selftest(state) != 0
+
+
+@gcc
+def test_a_number_of_steps_that_cannot_be_run_is_refused(tmp_path: Path) -> None:
+    layers = (replace(HEAD, weights=normal(5, 3)), Flatten("flat", 4))
+    program = program_of(layers, Signal("sequence", 3), "edge", time_steps=4)
+    library = build(program, tmp_path)
+    x = DRAW.integers(-128, 128, (4, 3)).astype(np.int8)
+    np.testing.assert_array_equal(run(library, program, x), expected_outputs(CModel(program), x))
+    buffers = [ctypes.create_string_buffer(1000) for _ in range(3)]
+    assert library.net_run(buffers[0], buffers[1], 3, buffers[2]) == 1
+    assert library.net_run(buffers[0], buffers[1], 5, buffers[2]) == 1
+    assert buffers[2].raw == bytes(1000)
+
+
+def test_a_whole_sequence_needs_its_greatest_length() -> None:
+    layers = (HEAD, Reverse("turn"), LastStep("last"))
+    program = program_of(layers, Signal("sequence", 8), "edge")
+    with pytest.raises(UnsupportedModel, match="give --time-steps, the longest"):
+        package_files(program)
+    with pytest.raises(UnsupportedModel, match="bytes of state; want at most 268,435,456"):
+        package_files(program, 2**30)
+    assert package_files(program, 30)
+
+
+def test_a_name_that_hides_a_header_is_refused(words: Program) -> None:
+    with pytest.raises(UsageError, match=r"'Math': Math\.h would hide another header"):
+        package_files(replace(words, name="Math"))
+
+
+# Floats at the ends.
+
+VALUES = np.concatenate(
+    [
+        np.array([0.0, -0.0, np.inf, -np.inf, 1e30, -1e30, 1e-40], np.float32),
+        np.arange(-600, 600).astype(np.float32) / 8,  # with ties, for a scale of 1/4
+        np.random.default_rng(0).normal(0, 20, 4000).astype(np.float32),
+    ]
+)
+
+
+@gcc
+@pytest.mark.parametrize("dtype", ["int8", "int16"])
+@pytest.mark.parametrize(("scale", "zero_point"), [(0.25, 3), (0.0322150737, -29)])
+def test_quantize_and_dequantize_give_the_bits_of_the_program(
+    dtype: Literal["int8", "int16"], scale: float, zero_point: int, tmp_path: Path
+) -> None:
+    program = program_of((HEAD,), Signal("sequence", 8), "edge", dtype=dtype)
+    end = Tensor("end", program.input_tensor.signal, dtype, float(np.float32(scale)), zero_point)
+    model = CModel(program)
+    tensors = list(model.program.tensors)
+    tensors[model.program.input] = tensors[model.program.output] = end
+    model.program = replace(model.program, tensors=tuple(tensors))
+    source = write_c(program, tmp_path) / "src"
+    (source / "net.h").write_text(header(model))
+    (source / "net_float.h").write_text(float_header(model))
+    (source / "ends.c").write_text(
+        '#include "net_float.h"\nvoid ends(const float *x, net_input_t *q, float *y, int n);\n'
+        "void ends(const float *x, net_input_t *q, float *y, int n)\n{\n"
+        "    for (int k = 0; k < n; k++) {\n        q[k] = net_quantize(x[k]);\n"
+        "        y[k] = net_dequantize(q[k]);\n    }\n}\n"
+    )
+    library = tmp_path / "ends.so"
+    flags = ["-O2", "-shared", "-fPIC"]
+    compile_c(["gcc", *flags, *STRICT, str(source / "ends.c"), "-o", str(library)])
+    q, y = np.zeros(len(VALUES), dtype), np.zeros(len(VALUES), np.float32)
+    arrays: list[Array] = [VALUES, q, y]
+    pointers = [array.ctypes.data_as(ctypes.c_void_p) for array in arrays]
+    ctypes.CDLL(str(library)).ends(*pointers, len(VALUES))
+    with np.errstate(invalid="ignore"):  # inf - inf
+        np.testing.assert_array_equal(q, end.quantize(VALUES))
+    np.testing.assert_array_equal(y, end.dequantize(q))

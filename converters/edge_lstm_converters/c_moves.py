@@ -1,20 +1,11 @@
-"""Ops that look up or move values, in C."""
+"""Ops that look values up, in C."""
 
 from __future__ import annotations
 
 import numpy as np
 
 from edge_lstm.arrays import Array
-from edge_lstm.cells import (
-    ActivationOp,
-    ConcatOp,
-    EmbeddingOp,
-    FirstStepOp,
-    FlattenOp,
-    LastStepOp,
-    QuantizeOp,
-    ReverseOp,
-)
+from edge_lstm.cells import ActivationOp, EmbeddingOp, QuantizeOp
 from edge_lstm_converters.c_parts import C_TYPES, COp, Place, array
 
 
@@ -41,57 +32,3 @@ for (int32_t k = 0; k < {place.source.signal.size}; k++) {{
     y[k] = {name}[x[k] + 128];
 }}"""
     return COp(step=step, constants=array(C_TYPES[place.output.dtype], name, table))
-
-
-def emit_concat(op: ConcatOp, place: Place) -> COp:
-    """Return the copies of all inputs, one behind the other."""
-    lines, start = [], 0
-    for index, tensor in enumerate(place.inputs):
-        size = tensor.signal.size
-        lines.append(
-            f"for (int32_t k = 0; k < {size}; k++) {{\n    y[{start} + k] = x{index}[k];\n}}"
-        )
-        start += size
-    return COp(step="\n".join(lines))
-
-
-def emit_reverse(op: ReverseOp, place: Place) -> COp:
-    """Return the copy of the steps, last to first."""
-    size = place.source.signal.size
-    step = f"""\
-for (int32_t t = 0; t < steps; t++) {{
-    for (int32_t k = 0; k < {size}; k++) {{
-        y[t * {size} + k] = x[(steps - 1 - t) * {size} + k];
-    }}
-}}"""
-    return COp(step=step)
-
-
-def emit_flatten(op: FlattenOp, place: Place) -> COp:
-    """Return the copy of all steps."""
-    size = place.source.signal.size
-    step = f"""\
-for (int32_t k = 0; k < steps * {size}; k++) {{
-    y[k] = x[k];
-}}"""
-    return COp(step=step)
-
-
-def emit_first_step(op: FirstStepOp, place: Place) -> COp:
-    """Return the copy of the first step."""
-    step = f"""\
-(void)steps;
-for (int32_t k = 0; k < {place.source.signal.size}; k++) {{
-    y[k] = x[k];
-}}"""
-    return COp(step=step)
-
-
-def emit_last_step(op: LastStepOp, place: Place) -> COp:
-    """Return the copy of the last step, where the sequence lies whole."""
-    size = place.source.signal.size
-    step = f"""\
-for (int32_t k = 0; k < {size}; k++) {{
-    y[k] = x[(steps - 1) * {size} + k];
-}}"""
-    return COp(step=step)

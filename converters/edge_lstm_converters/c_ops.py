@@ -4,38 +4,44 @@ from __future__ import annotations
 
 from edge_lstm.cells import (
     ActivationOp,
-    ConcatOp,
+    AddOp,
+    DenseOp,
     EdgeDenseOp,
+    EdgeGruOp,
+    EdgeLstmOp,
+    EdgeRnnOp,
     EmbeddingOp,
-    FirstStepOp,
-    FlattenOp,
-    LastStepOp,
+    LstmOp,
+    MulOp,
     QuantizeOp,
-    ReverseOp,
+    ReadStateOp,
+    SubOp,
 )
 from edge_lstm.program import Op
 from edge_lstm_converters.c_edge_dense import emit_edge_dense
+from edge_lstm_converters.c_edge_gru import emit_edge_gru, emit_edge_rnn
+from edge_lstm_converters.c_edge_lstm import emit_edge_lstm
 from edge_lstm_converters.c_moves import (
-    emit_concat,
     emit_elementwise,
     emit_embedding,
-    emit_first_step,
-    emit_flatten,
-    emit_last_step,
-    emit_reverse,
 )
 from edge_lstm_converters.c_parts import COp, Emitter, Place
+from edge_lstm_converters.c_state import emit_read_state
 
 EMITTERS: dict[type[Op], Emitter] = {
     EdgeDenseOp: emit_edge_dense,
+    EdgeLstmOp: emit_edge_lstm,
+    EdgeGruOp: emit_edge_gru,
+    EdgeRnnOp: emit_edge_rnn,
     EmbeddingOp: emit_embedding,
-    ActivationOp: emit_elementwise,
-    QuantizeOp: emit_elementwise,
-    ConcatOp: emit_concat,
-    ReverseOp: emit_reverse,
-    FlattenOp: emit_flatten,
-    FirstStepOp: emit_first_step,
-    LastStepOp: emit_last_step,
+    LstmOp: emit_lstm,
+    DenseOp: emit_dense,
+    ActivationOp: emit_activation,
+    QuantizeOp: emit_quantize,
+    AddOp: emit_add,
+    SubOp: emit_add,
+    MulOp: emit_mul,
+    ReadStateOp: emit_read_state,
 }
 
 
