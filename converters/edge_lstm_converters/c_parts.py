@@ -19,6 +19,8 @@ from edge_lstm.errors import UnsupportedModel
 from edge_lstm.program import Op, Program, Tensor
 
 C_TYPES = {"int8": "int8_t", "int16": "int16_t", "int32": "int32_t"}
+ACTIVATION = "EL_ALIGNED el_activation_t"
+"""The type of a member that quads of rows multiply; ``el_activation.h`` defines it."""
 LINE_WIDTH = 96
 
 

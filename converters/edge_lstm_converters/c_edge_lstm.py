@@ -1,0 +1,54 @@
+"""The LSTM of the `edge` profile in C."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from edge_lstm.cells.edge_lstm import EdgeLstmOp
+from edge_lstm_converters.c_edge_rows import (
+    activations_member,
+    column_step,
+    padded_columns,
+    quad_words,
+    reset_values,
+    widen,
+    words_array,
+)
+from edge_lstm_converters.c_parts import COp, Member, Place
+
+KERNELS = (
+    "el_activation.h",
+    "el_edge_rows.h",
+    "el_edge_sigmoid.h",
+    "el_quad_bytes.h",
+    "el_quad_rows.h",
+    "el_edge_quad.h",
+    "el_edge_lstm.h",
+)
+
+
+def emit_edge_lstm(op: EdgeLstmOp, place: Place) -> COp:
+    """Return the sums of a unit's four gates, and what they do to its state."""
+    name, units, features = place.name, op.hidden_size, op.input_size
+    end = features + units
+    rows = padded_columns(op.rows, end, -end % column_step(op.rows))
+    columns = rows.weights.shape[1]
+    activations, cell = f"state->{name}_activations", f"state->{name}_cell"
+    first = np.concatenate([np.zeros(features, np.int64), op.initial_hidden.astype(np.int64)])
+    hidden_reset, hidden_values = reset_values(
+        activations, first << op.hidden_shift, columns, f"{name}_initial_activations"
+    )
+    cell_reset, cell_values = reset_values(cell, op.initial_cell, units, f"{name}_initial_cell")
+    step = f"""\
+{widen(op, place.source, activations)}
+el_edge_lstm({name}_words, {activations}, {cell}, y, {units}, {columns},
+    {op.shift}, {op.high_shift}, {op.cell_bits});
+el_edge_widen_s8(y, {activations} + {features}, {units}, {op.hidden_shift});"""
+    return COp(
+        step=step,
+        kernels=KERNELS,
+        constants=words_array(f"{name}_words", quad_words(rows)) + hidden_values + cell_values,
+        members=(activations_member(name, columns), Member("int16_t", f"{name}_cell", units)),
+        reset=f"{hidden_reset}\n{cell_reset}",
+        macs=op.weights.size,
+    )
