@@ -6,6 +6,7 @@ import hashlib
 import os
 import sys
 import tempfile
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,7 +19,7 @@ from edge_lstm_firmware_sim.toolchain import Compiler, find_compiler, run_tool
 
 FIRMWARE = Path(__file__).parent / "firmware"
 CACHE_VARIABLE = "EDGE_LSTM_CACHE"
-CACHED_IMAGES = 400  # the oldest go first
+CACHED_FILES = 2000  # the oldest go first
 
 
 @dataclass(frozen=True)
@@ -106,13 +107,24 @@ def build_elf(
 ) -> Path:
     """Return the ELF file of ``build`` in the cache; made now if it is not there."""
     script = _linker_script(roots, memory)
-    key = _key(package, target, script, extra, defines)
-    path = make_folder(cache_folder()) / f"{key}.elf"
-    if not path.is_file():
-        with tempfile.TemporaryDirectory(prefix="edge-lstm-") as folder:
-            write_atomically(path, _link(package, target, script, extra, defines, Path(folder)))
-        _forget_the_oldest(path.parent)
-    return path
+    objects = _objects(package, target, extra, defines)
+    compiler = target.compiler
+    said = (script, compiler.version, compiler.link_commands(Path(), [], Path()))
+    key = digest(repr(said), *(path.name for path in objects))
+
+    def link(folder: Path, output: Path) -> None:
+        script_path = folder / "link.ld"
+        script_path.write_text(script, encoding="utf8")
+        *first, last = compiler.link_commands(script_path, objects, output)
+        for command in first:
+            try:
+                run_tool(command, folder)
+                return
+            except MismatchError:
+                continue
+        run_tool(last, folder)
+
+    return cached(f"{key}.elf", link)
 
 
 def _linker_script(roots: tuple[str, ...], memory: Memory) -> str:
@@ -129,64 +141,66 @@ def _linker_script(roots: tuple[str, ...], memory: Memory) -> str:
     return text + "".join(f"EXTERN({root})\n" for root in roots)
 
 
-def _key(
-    package: Package, target: Target, script: str, extra: tuple[Path, ...], defines: tuple[str, ...]
-) -> str:
-    """Return a hash over everything that decides the image."""
-    digest = hashlib.sha256()
-    compiler = target.compiler
-    said = (compiler.version, compiler.compile_command, target.optimization, script, defines)
-    digest.update(repr((package.name, target.core, *said)).encode())
-    files = sorted(p for p in (package.folder / "src").rglob("*") if p.suffix in (".c", ".h"))
-    for path in (*files, *sorted(FIRMWARE.glob("*.[ch]")), *extra):
-        digest.update(f"{path.name}\0".encode() + hashlib.sha256(path.read_bytes()).digest())
-    return digest.hexdigest()
-
-
-def _link(
-    package: Package,
-    target: Target,
-    script: str,
-    extra: tuple[Path, ...],
-    defines: tuple[str, ...],
-    folder: Path,
-) -> bytes:
-    """Compile every file into ``folder``, link, and return the ELF file."""
-    script_path = folder / "link.ld"
-    script_path.write_text(script, encoding="utf8")
+def _objects(
+    package: Package, target: Target, extra: tuple[Path, ...], defines: tuple[str, ...]
+) -> list[Path]:
+    """Return the compiled files of a package and of our own, in the cache."""
+    source_folder = package.folder.resolve() / "src"
     wants = [f"-DEDGE_LSTM_WANTS_{want}" for want in target.core.wants]
     features = [*wants, "-include", str(FIRMWARE / "features.h")]
-    include = ["-I", str(package.folder.resolve() / "src")]
     named = [f"-DEDGE_LSTM_NAME={package.name}", f'-DEDGE_LSTM_HEADER="{package.name}.h"']
+    own = [*named, *(f"-D{define}" for define in defines)]
     # Else the compiler would make memcpy call itself.
     alone = ["-fno-builtin"]
     if target.compiler.name == "gcc":
         alone.append("-fno-tree-loop-distribute-patterns")
-    jobs = [
-        *((source, features) for source in package.sources),
-        (FIRMWARE / "probe.c", named),
-        *((source, [*named, *(f"-D{define}" for define in defines)]) for source in extra),
-        (FIRMWARE / "memory.c", alone),
+    headers = [*sorted(source_folder.rglob("*.h")), *sorted(FIRMWARE.glob("*.h"))]
+    jobs: list[tuple[Path, list[str], list[Path]]] = [
+        *((source.resolve(), features, headers) for source in package.sources),
+        *((source, own, headers) for source in (FIRMWARE / "probe.c", *extra)),
+        (FIRMWARE / "memory.c", alone, []),
     ]
-    objects = []
-    for number, (source, flags) in enumerate(jobs):
-        objects.append(folder / f"{number}.o")
-        common = [*target.compiler.compile_command, target.optimization, *include, *flags]
-        run_tool([*common, "-c", str(source.resolve()), "-o", str(objects[-1])], folder)
-    output = folder / "image.elf"
-    *first, last = target.compiler.link_commands(script_path, objects, output)
-    for command in first:
-        try:
-            run_tool(command, folder)
-            return output.read_bytes()
-        except MismatchError:
-            continue
-    run_tool(last, folder)
-    return output.read_bytes()
+    return [_object(target, source_folder, *job) for job in jobs]
+
+
+def _object(
+    target: Target, folder: Path, source: Path, flags: list[str], headers: list[Path]
+) -> Path:
+    """Return a source file compiled; the key is all that decides the result."""
+    compiler = target.compiler
+    command = [*compiler.compile_command, target.optimization, *flags]
+    contents = [f"{path.name} {digest(path.read_bytes())}" for path in (source, *headers)]
+    key = digest(compiler.version, repr(command), *contents)
+
+    def compile_to(work: Path, output: Path) -> None:
+        files = ["-I", str(folder), "-c", str(source), "-o", str(output)]
+        run_tool([*command, *files], work)
+
+    return cached(f"{key}.o", compile_to)
+
+
+def digest(*parts: str | bytes) -> str:
+    """Return a hash of some texts and contents of files."""
+    whole = hashlib.sha256()
+    for part in parts:
+        whole.update(hashlib.sha256(part.encode() if isinstance(part, str) else part).digest())
+    return whole.hexdigest()
+
+
+def cached(name: str, make: Callable[[Path, Path], None]) -> Path:
+    """Return a file of the cache; ``make(folder, output)`` makes it if it is not there."""
+    path = make_folder(cache_folder()) / name
+    if not path.is_file():
+        with tempfile.TemporaryDirectory(prefix="edge-lstm-") as folder:
+            output = Path(folder) / name
+            make(Path(folder), output)
+            write_atomically(path, output.read_bytes())
+        _forget_the_oldest(path.parent)
+    return path
 
 
 def _forget_the_oldest(folder: Path) -> None:
     """Delete what the cache holds beyond its limit."""
-    images = sorted(folder.glob("*.elf"), key=lambda path: path.stat().st_mtime)
-    for path in images[:-CACHED_IMAGES]:
+    files = sorted(folder.glob("*.*"), key=lambda path: path.stat().st_mtime)
+    for path in files[:-CACHED_FILES]:
         path.unlink(missing_ok=True)

@@ -23,9 +23,9 @@ STOP = 0x0100_0000
 STACK = 0x3000_0000
 STACK_BYTES = 1 << 20
 BUFFERS = 0x4000_0000
-CALL_SECONDS = 120
-"""Of one call; the largest models take about one. Then the code runs in circles."""
-TRACED_BLOCKS = 50_000_000  # of one counted call, for the same reason
+CALL_SECONDS = 60
+"""Of one call; the largest models take a few. Then the code runs in circles."""
+TRACED_BLOCKS = 1 << 20  # at once, in memory
 PAINT = b"".join((0x5AFE_0000 ^ n * 0x9E37_79B1 & 0xFFFF_FFFF).to_bytes(4, "little")
                  for n in range(STACK_BYTES // 4))  # fmt: skip
 """A word for every place, each another: no program writes it by chance all along its stack."""
@@ -118,7 +118,7 @@ class Machine:
         cpu.reg_write(self._link, STOP | self._thumb)
         entry = self.image.symbols[function] | self._thumb
         try:
-            cpu.emu_start(entry, STOP, timeout=CALL_SECONDS * 1_000_000)
+            cpu.emu_start(entry, STOP, timeout=int(CALL_SECONDS * 1e6))
         except self._unicorn.UcError as error:
             where = cpu.reg_read(self._counter)
             raise MismatchError(
@@ -131,30 +131,34 @@ class Machine:
     def count(self, function: str, *arguments: int) -> Block:
         """Call a C function and return the instructions and the estimated cycles of the call."""
         trace: list[tuple[int, int]] = []
-        cpu, keep = self._cpu, trace.append
+        # Each pair of blocks that ran one behind the other, and how often.
+        pairs: Counter[tuple[tuple[int, int], tuple[int, int]]] = Counter()
 
         def on_block(_cpu: Any, address: int, size: int, _data: Any) -> None:
-            keep((address, size))
-            if len(trace) > TRACED_BLOCKS:
-                cpu.emu_stop()
+            trace.append((address, size))
+            if len(trace) == TRACED_BLOCKS:
+                pairs.update(pairwise(trace))
+                del trace[:-1]
 
-        hook = cpu.hook_add(self._unicorn.UC_HOOK_BLOCK, on_block)
+        hook = self._cpu.hook_add(self._unicorn.UC_HOOK_BLOCK, on_block)
         try:
             self.call(function, *arguments)
         finally:
-            cpu.hook_del(hook)
-        return self._sum([block for block in trace if block[0] != STOP])
+            self._cpu.hook_del(hook)
+        # The last one ends with the return to the caller.
+        pairs.update(pairwise([*(block for block in trace if block[0] != STOP), (STOP, 0)]))
+        return self._sum(pairs)
 
-    def _sum(self, trace: list[tuple[int, int]]) -> Block:
+    def _sum(self, pairs: Counter[tuple[tuple[int, int], tuple[int, int]]]) -> Block:
         instructions = cycles = 0
-        for block, times in Counter(trace).items():
+        for (block, (after, _)), times in pairs.items():
             if block not in self._blocks:
                 self._blocks[block] = measure_block(self.read(*block), self.core)
             instructions += times * self._blocks[block].instructions
             cycles += times * self._blocks[block].cycles
-        # The last block ends with the return to the caller.
-        taken = 1 + sum(start + size != after for (start, size), (after, _) in pairwise(trace))
-        return Block(instructions, cycles + taken * taken_cycles(self.core))
+            if sum(block) != after:
+                cycles += times * taken_cycles(self.core)
+        return Block(instructions, cycles)
 
     def stack_bytes(self) -> int:
         """Return how deep the stack has ever been: what is no longer painted."""

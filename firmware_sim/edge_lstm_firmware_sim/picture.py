@@ -45,11 +45,14 @@ def draw(package: Package, simulations: list[Simulation], kind: str) -> bytes:
     names = [s.device.name + (" (too small)" if fits(s) is False else "") for s, _ in ran]
     figure = Figure(figsize=(11, 2.2 + 0.38 * len(ran)), layout="constrained")
     steps, time, flash, ram = figure.subplots(1, 4, sharey=True)
-    steps.barh(names, [m.instructions_per_step for _, m in ran], color=BAR)
+    bars = steps.barh(names, [m.instructions_per_step for _, m in ran], color=BAR)
+    steps.bar_label(bars, fmt="{:,.0f}", padding=3)
     steps.set_xlabel("instructions a step")
     rates = [steps_per_second(s) for s, _ in ran]
-    time.barh(names, [0 if rate is None else 1000 / rate for rate in rates], color=BAR)
-    time.set_xlabel("estimated ms a step")
+    bars = time.barh(names, [0 if rate is None else 1e6 / rate for rate in rates], color=BAR)
+    labels = ["no clock" if rate is None else f"{1e6 / rate:,.3g}" for rate in rates]
+    time.bar_label(bars, labels, padding=3)
+    time.set_xlabel("estimated µs a step")
     weights = [m.footprint.flash.weights / 1024 for _, m in ran]
     flash.barh(names, weights, color=WEIGHTS, label="constants")
     flash.barh(
@@ -66,6 +69,8 @@ def draw(package: Package, simulations: list[Simulation], kind: str) -> bytes:
         axes.grid(axis="x", color=GRID, linewidth=0.8)
         axes.set_axisbelow(True)
         axes.spines[["top", "right"]].set_visible(False)
+    for axes in (steps, time):
+        axes.margins(x=0.25)  # room for the figures beside the bars
     for axes in (flash, ram):
         axes.legend(frameon=False, loc="lower center", bbox_to_anchor=(0.5, 1), ncols=2)
     figure.suptitle(f"{package.name}, profile {package.profile}", x=0.01, ha="left", weight="bold")

@@ -6,7 +6,6 @@ Counts instructions with a plugin of ours, built once with the host's compiler o
 from __future__ import annotations
 
 import functools
-import hashlib
 import re
 import shutil
 import subprocess
@@ -17,8 +16,7 @@ import numpy as np
 
 from edge_lstm.arrays import Array
 from edge_lstm.errors import MismatchError, MissingTool
-from edge_lstm.files import make_folder, write_atomically
-from edge_lstm_firmware_sim.build import FIRMWARE, Memory, Target, build_elf, cache_folder
+from edge_lstm_firmware_sim.build import FIRMWARE, Memory, Target, build_elf, cached, digest
 from edge_lstm_firmware_sim.elf import Image, read_image
 from edge_lstm_firmware_sim.execution import COUNTED_STEPS, Execution
 from edge_lstm_firmware_sim.footprint import measure_footprint
@@ -29,6 +27,7 @@ NEEDS_QEMU = "qemu-system-arm not found; apt install qemu-system-arm (Debian)"
 SECONDS = 300
 CHUNK_BYTES = 2048  # of inputs or outputs in a board's RAM; the micro:bit has 16 kB in all
 PAINTED_WORDS = 1024
+FAULT = 64  # as firmware/startup.c ends
 FIRMWARE_BYTES = 8 << 10  # our own code; our buffers and the stack
 
 # Code, and RAM: the secure aliases on the boards with TrustZone.
@@ -149,6 +148,8 @@ def _run_qemu(
     if done.returncode:
         said = done.stderr.decode(errors="replace").strip().splitlines()
         why = said[0] if said else f"the firmware ended with code {done.returncode}"
+        if done.returncode == FAULT:
+            why = "it touched memory that is not there, or ran an instruction that the core lacks"
         raise MismatchError(f"{board}: {name} failed: {why}")
 
 
@@ -193,16 +194,12 @@ def _plugin_version(qemu: str) -> int:
 
 
 def _plugin(qemu: str) -> Path:
-    """Return the counting plugin, built now if it is not in the cache."""
-    source = (FIRMWARE / "count_plugin.c").read_bytes()
-    version = _plugin_version(qemu)
-    key = hashlib.sha256(source + str(version).encode()).hexdigest()
-    path = make_folder(cache_folder()) / f"{key}.so"
-    if not path.is_file():
-        with tempfile.TemporaryDirectory(prefix="edge-lstm-") as folder:
-            output = Path(folder) / "count.so"
-            flags = ["-shared", "-fPIC", "-O2", "-std=c99", f"-DPLUGIN_VERSION={version}"]
-            files = [str(FIRMWARE / "count_plugin.c"), "-o", str(output)]
-            run_tool([*find_host_compiler(), *flags, *files], Path(folder))
-            write_atomically(path, output.read_bytes())
-    return path
+    """Return the counting plugin, in the cache."""
+    source = FIRMWARE / "count_plugin.c"
+    flags = ["-shared", "-fPIC", "-O2", "-std=c99", f"-DPLUGIN_VERSION={_plugin_version(qemu)}"]
+    key = digest(source.read_bytes(), repr(flags))
+
+    def compile_to(folder: Path, output: Path) -> None:
+        run_tool([*find_host_compiler(), *flags, str(source), "-o", str(output)], folder)
+
+    return cached(f"{key}.so", compile_to)

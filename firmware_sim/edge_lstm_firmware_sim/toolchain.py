@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import importlib.util
 import shutil
 import subprocess
 from dataclasses import dataclass
@@ -108,10 +107,11 @@ def find_host_compiler() -> list[str]:
 
 @functools.cache
 def _zig() -> tuple[Path, str]:
-    found = importlib.util.find_spec("ziglang")
-    if found is None or found.origin is None:
-        raise MissingTool(NEEDS_ZIG)
-    program = Path(found.origin).with_name("zig")
+    try:
+        import ziglang
+    except ImportError as error:
+        raise MissingTool(NEEDS_ZIG) from error
+    program = Path(str(ziglang.__file__)).with_name("zig")
     return program, run_tool([str(program), "version"]).strip()
 
 
@@ -144,7 +144,8 @@ def run_tool(command: list[str], folder: Path | None = None) -> str:
 
 
 def _complaint(text: str) -> str:
-    """Return the line that says what is wrong."""
+    """Return the line that says what is wrong: the first of the compiler or the linker itself."""
     lines = [line.strip() for line in text.splitlines() if line.strip()]
-    wrong = [line for line in lines if "error" in line]
+    words = ("error", "undefined reference", "will not fit")
+    wrong = [line for line in lines if any(word in line for word in words)]
     return (wrong or lines or ["failed without a word"])[0]
