@@ -18,7 +18,6 @@ A 16-bit input and a scale for each row of weights would mend it; TFLite's int8 
 """
 
 import sys
-import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -36,30 +35,14 @@ CLIPS = 40
 STEPS, HOP, WINDOW, BANDS = 160, 160, 400, 40
 LOUDNESS_DB = -30.0
 
-LAYERS = """
-state_dict = "model_state"
-ignore = ["similarity_*"]
-
-[[layers]]
-type = "lstm"
-weights = "lstm"
-return_sequences = false
-
-[[layers]]
-type = "dense"
-weights = "linear"
-activation = "relu"
-"""
+LAYERS = Path(__file__).parent / "layers" / "resemblyzer.toml"
 
 
 def main(folders: list[str]) -> None:
     """Print how near the int8 embeddings are to float, and who is named by each."""
     clips, speakers = read_clips(folders)
     x = np.stack([mel_powers(clip) for clip in clips])
-    with tempfile.TemporaryDirectory() as folder:
-        layers = Path(folder) / "layers.toml"
-        layers.write_text(LAYERS)
-        spec = read(datasets.resemblyzer_checkpoint(), layers=layers, name="resemblyzer")
+    spec = read(datasets.resemblyzer_checkpoint(), layers=LAYERS, name="resemblyzer")
     assert isinstance(spec, ModelSpec)
     known = np.arange(len(x)) % 2 == 0  # every other clip is for the scales and the mean voices
     in_float = unit(float_reference.run(spec, x))

@@ -15,12 +15,10 @@ LiteRT; and each runtime gives the bytes of its profile.
 """
 
 import sys
-import tempfile
 from pathlib import Path
 
 import numpy as np
 import onnx
-import onnx.utils
 import onnxruntime
 from speech import F32, RATE, sounds_of
 
@@ -35,6 +33,7 @@ from edge_lstm_benchmarks.harness import run_bench
 from edge_lstm_converters import read
 
 FEATURES = "/Transpose_output_0"  # what the convolutions give to the LSTM, [frames, 1, 128]
+LAYERS = Path(__file__).parent / "layers" / "silero_vad.toml"  # the part from there on
 FRAME, CONTEXT = 512, 64
 PAUSE_S = 0.4
 BENCH_FRAMES = 500
@@ -48,11 +47,7 @@ def main(paths: list[str]) -> int:
         parts += [sound, rng.normal(0, 1e-4, int(PAUSE_S * RATE)).astype(np.float32)]
     source = datasets.silero_vad_onnx()
     features, wanted = run_whole(source, np.concatenate(parts))
-    with tempfile.TemporaryDirectory() as folder:
-        part = Path(folder) / "silero_vad_lstm.onnx"
-        ends = [FEATURES, "h", "c"], ["speech_probs", "hn", "cn"]
-        onnx.utils.extract_model(str(source), str(part), *ends)
-        spec = read(part)
+    spec = read(source, layers=LAYERS, name="silero_vad_lstm")
     assert isinstance(spec, ModelSpec)
 
     half = len(features) // 2

@@ -14,7 +14,7 @@ from edge_lstm.spec import ModelSpec
 
 # suffix: (module, function, the keywords of ``read`` that the function takes)
 READERS: dict[str, tuple[str, str, tuple[str, ...]]] = {
-    ".onnx": ("edge_lstm_converters.read_onnx", "read_onnx", ("name",)),
+    ".onnx": ("edge_lstm_converters.read_onnx", "read_onnx", ("layers", "name")),
     ".tflite": ("edge_lstm_converters.read_tflite", "read_tflite", ("profile",)),
     ".pt": ("edge_lstm_converters.read_torch", "read_torch", ("layers", "name")),
     ".pth": ("edge_lstm_converters.read_torch", "read_torch", ("layers", "name")),
@@ -56,8 +56,8 @@ def read(
     module, function, takes = row
     if layers is not None and "layers" not in takes:
         raise UsageError(
-            f"{path}: --layers is for files that hold weights only (.pt, .pth, .safetensors, .h5);"
-            f" a {path.suffix} file says its layers itself"
+            f"{path}: --layers is for files that hold weights only (.pt, .pth, .safetensors, .h5)"
+            f" and for a part of an .onnx file; a {path.suffix} file says its layers itself"
         )
     given = {"profile": profile or "tflm", "layers": layers, "name": name}
     reader: Callable[..., Any] = getattr(importlib.import_module(module), function)

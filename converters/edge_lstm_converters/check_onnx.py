@@ -25,6 +25,17 @@ def open_model(path: Path, job: Mapping[str, Any]) -> OnnxRunner:
     return OnnxRunner(path, job)
 
 
+def _model(path: Path, source: Mapping[str, Any]) -> str | bytes:
+    """Return the file's name; of a part, its bytes."""
+    if "part_start" not in source:
+        return str(path)
+    import onnx
+
+    from edge_lstm_converters.part_onnx import cut_for
+
+    return bytes(cut_for(source, onnx.load(path)).SerializeToString())
+
+
 class OnnxRunner:
     """A session; states that the file wants are fed, zeros or what its metadata say."""
 
@@ -35,7 +46,7 @@ class OnnxRunner:
         options.log_severity_level = 4
         options.intra_op_num_threads = options.inter_op_num_threads = 1
         self.session = onnxruntime.InferenceSession(
-            str(path), options, providers=["CPUExecutionProvider"]
+            _model(path, job["source"]), options, providers=["CPUExecutionProvider"]
         )
         self.version = str(onnxruntime.__version__)
         self.job = job

@@ -167,7 +167,7 @@ def read_config(
         UsageError: the file cannot be read, or something in it is wrong.
         MissingTool: Python 3.10 without tomli.
     """
-    table = _parse_toml(path)
+    table = parse_toml(path)
     for key, value in table.items():
         if key not in TOP_KEYS:
             raise UsageError(f"{path}: key {key!r}; want one of {', '.join(TOP_KEYS)}")
@@ -191,7 +191,7 @@ def read_config(
     )
 
 
-def _parse_toml(path: Path) -> dict[str, Any]:
+def parse_toml(path: Path) -> dict[str, Any]:
     if sys.version_info >= (3, 11):
         import tomllib
     else:

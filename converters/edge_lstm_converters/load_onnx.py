@@ -15,6 +15,7 @@ from onnx import TensorProto, helper, numpy_helper
 from edge_lstm.arrays import Array
 from edge_lstm.errors import UnreadableModel, UnsupportedModel
 from edge_lstm.files import read_bytes
+from edge_lstm_converters.part_onnx import Part, cut
 from edge_lstm_converters.rules import check
 
 SIZE_LIMIT = 1 << 28  # elements of one array: 1 GiB of float32
@@ -117,8 +118,12 @@ def one_line(error: BaseException) -> str:
     return text if len(text) <= SHOWN_CHARACTERS else text[: SHOWN_CHARACTERS - 1] + "…"
 
 
-def load_graph(path: Path) -> Graph:
+def load_graph(path: Path, part: Part | None = None) -> Graph:
     """Read and check an ``.onnx`` file.
+
+    Args:
+        path: the file.
+        part: of the graph that is wanted; None: all of it.
 
     Raises:
         UnreadableModel: it is damaged, or not ONNX.
@@ -136,6 +141,8 @@ def load_graph(path: Path) -> Graph:
     _check_opset(path, model)
     if model.functions:
         model = _inlined(path, model)
+    if part is not None:
+        model = cut(model, part, str(path))
     _refuse_early(path, model)
     constants = _constants(path, model)
     _check(path, model)

@@ -44,6 +44,7 @@ from edge_lstm_converters.axes_onnx import (
 )
 from edge_lstm_converters.chains import Step, same_values
 from edge_lstm_converters.load_onnx import Graph, Node, Port, load_graph
+from edge_lstm_converters.part_onnx import read_part
 from edge_lstm_converters.simplify_onnx import FOLDS, fold
 
 # Two readings with other numbers for the open sizes must agree, so that none leaks into a weight.
@@ -99,19 +100,21 @@ MOVE_OPS: dict[str, Callable[[Axes, Node, Values], list[Value]]] = {
 }
 
 
-def read_onnx(path: Path, name: str | None = None) -> ModelSpec:
+def read_onnx(path: Path, name: str | None = None, layers: Path | None = None) -> ModelSpec:
     """Return the model in an ``.onnx`` file; external weights are read from beside it.
 
     Args:
         path: the file.
         name: of the model; None: the file's stem.
+        layers: a file that says which part of the graph is wanted, see ``part_onnx``; None: all.
 
     Raises:
         UnreadableModel: the file is damaged, or not ONNX.
         UnsupportedModel: a node has no counterpart here; the message names it.
     """
     path = Path(path)
-    graph = load_graph(path)
+    part = None if layers is None else read_part(Path(layers))
+    graph = load_graph(path, part)
     name = identifier(path.stem) if name is None else name
     try:
         first, second = (_read(graph, name, guess) for guess in FIRST_GUESSES)
@@ -121,7 +124,10 @@ def read_onnx(path: Path, name: str | None = None) -> ModelSpec:
         raise UnsupportedModel(
             f"{path}: its weights depend on the batch size or the sequence length; want constants"
         )
-    return first
+    if part is None:
+        return first
+    ends = ", ".join(port.name for port in graph.outputs)
+    return replace(first, source={**first.source, "part_start": part.start, "part_end": ends})
 
 
 def _read(graph: Graph, name: str, first_guess: int) -> ModelSpec:
@@ -267,7 +273,14 @@ class _Walk:
         if any(isinstance(v, State) for v in given):
             return moves_onnx.state(self.axes, node, inputs)
         known = ", ".join([*LAYER_OPS, *MOVE_OPS])
-        raise RefusedError("has no counterpart here", f"want {known}")
+        raise RefusedError("has no counterpart here", f"want {known}{self._way_out()}")
+
+    def _way_out(self) -> str:
+        """Return what to do about a node that stands before a recurrent layer."""
+        for node in self.graph.nodes:
+            if node.op in recurrent_onnx.RECURRENT_OPS and node.inputs[0] not in self.values:
+                return f"; or the part from {node.inputs[0]!r} on, as start of a file for --layers"
+        return ""
 
     def _main_output(self) -> tuple[str, View]:
         """Return the one result; final states beside it are the runtime's."""
