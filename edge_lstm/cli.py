@@ -187,7 +187,7 @@ def _app(arguments: list[str]) -> Any:
     def convert(
         model: Annotated[Path, typer.Argument(help="A model of any framework.")],
         output: Annotated[Path, typer.Option("-o", "--output", help="Folder to write to.")],
-        to: Annotated[str, typer.Option("--to", help="Some of onnx,tflite,elstm.")] = "",
+        to: Annotated[str, typer.Option("--to", help="Some of onnx,tflite,elstm,c,tflm.")] = "",
         calib: Annotated[
             Path | None, typer.Option("--calib", help=".npz with x (and lengths) to scale by.")
         ] = None,
@@ -208,10 +208,11 @@ def _app(arguments: list[str]) -> Any:
         ] = None,
         as_json: Annotated[bool, json_option] = False,
     ) -> None:
-        """Convert a trained model to ONNX, full-integer TFLite and a program."""
+        """Convert a trained model to ONNX, full-integer TFLite, a program and C for firmware."""
         from edge_lstm.program import check_profile
         from edge_lstm_converters.convert import ConvertOptions, check_quant, check_text
         from edge_lstm_converters.convert import convert as run_convert
+        from edge_lstm_converters.publish import file_bytes
 
         options = ConvertOptions(
             targets=tuple(t.strip() for t in to.split(",") if t.strip()),
@@ -229,7 +230,7 @@ def _app(arguments: list[str]) -> Any:
             _print_json(done.manifest)
             return
         for kind, path in done.files.items():
-            print(f"{kind:<9} {path}  {path.stat().st_size:,} bytes")
+            print(f"{kind:<9} {path}  {file_bytes(path):,} bytes")
         print(f"check     {check_text(done.manifest['check'])}")
         for note in done.notes:
             print(f"warning: {note}")

@@ -327,13 +327,13 @@ def test_convert_does_not_overwrite_its_input(command: Cli, tmp_path: Path) -> N
 
 
 def test_failed_check_is_exit_1(command: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
-    from edge_lstm_benchmarks import demo, harness
+    from edge_lstm_benchmarks import bench, demo
 
     failed = SimpleNamespace(passed=False, document=lambda: {"passed": False})
     monkeypatch.setattr(demo, "run_demo", lambda *arguments: failed)
     assert command("demo", "--json")[0] == 1
-    report = SimpleNamespace(text=lambda: "table", mismatches=lambda: ["one byte"])
-    monkeypatch.setattr(harness, "run_bench", lambda *arguments: report)
+    outcome = SimpleNamespace(text=lambda: "table", failed=True)
+    monkeypatch.setattr(bench, "bench", lambda *arguments: outcome)
     assert command("bench", *STATE_DICT)[0] == 1
 
 
