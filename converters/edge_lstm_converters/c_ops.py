@@ -21,10 +21,11 @@ from edge_lstm.program import Op
 from edge_lstm_converters.c_edge_dense import emit_edge_dense
 from edge_lstm_converters.c_edge_gru import emit_edge_gru, emit_edge_rnn
 from edge_lstm_converters.c_edge_lstm import emit_edge_lstm
-from edge_lstm_converters.c_moves import (
-    emit_elementwise,
-    emit_embedding,
-)
+from edge_lstm_converters.c_exact_activation import emit_activation, emit_quantize
+from edge_lstm_converters.c_exact_dense import emit_dense
+from edge_lstm_converters.c_exact_lstm import emit_lstm
+from edge_lstm_converters.c_exact_pairs import emit_add, emit_mul
+from edge_lstm_converters.c_moves import emit_embedding
 from edge_lstm_converters.c_parts import COp, Emitter, Place
 from edge_lstm_converters.c_state import emit_read_state
 

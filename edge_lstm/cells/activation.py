@@ -10,7 +10,7 @@ from typing import ClassVar, Literal, get_args
 import numpy as np
 
 from edge_lstm import activations
-from edge_lstm.arrays import F64, I64, Array
+from edge_lstm.arrays import F32, F64, I64, Array
 from edge_lstm.cells.activation_s16 import (
     OUTPUT_SCALE,
     scale_quotient,
@@ -230,12 +230,17 @@ def _fixed_point(kind: str, values: Array, source: Tensor) -> I64:
     return saturate_s8(y)
 
 
+def float_exponentials(scale: float, beta: float) -> F32:
+    """Return exp of all differences from the maximum down, float32 [256]."""
+    step = np.float32(-np.float32(scale) * np.float32(beta))
+    table: F32 = np.exp(step * np.arange(256, dtype=np.float32))
+    return table
+
+
 def _float_softmax(rows: Array, scale: float, beta: float) -> I64:
     """Mirrors: SoftmaxInt8LUT (TFLite optimized_ops.h): float32 table, sum in index order."""
-    table = np.exp(
-        np.float32(-np.float32(scale) * np.float32(beta)) * np.arange(256, dtype=np.float32)
-    )
-    exponentials = table[rows.max(axis=1, keepdims=True).astype(np.int64) - rows]
+    below = rows.max(axis=1, keepdims=True).astype(np.int64) - rows
+    exponentials = float_exponentials(scale, beta)[below]
     total = np.zeros(len(rows), np.float32)
     for k in range(rows.shape[1]):
         total += exponentials[:, k]
@@ -249,15 +254,20 @@ def softmax_factor(scale: float, beta: float) -> tuple[Factor, int]:
     return factor, -math.floor(31 * 2.0**26 / 2.0**factor.shift)
 
 
+def fixed_point_exponentials(below: Array, factor: Factor) -> I64:
+    """Return exp in Q0.31 of differences to the maximum, times ``factor`` in Q5.26."""
+    argument = saturating_rounding_doubling_high_mul(
+        wrap32(below << factor.shift), factor.multiplier
+    )
+    return activations.exp_of_negative_s32(argument, 5)
+
+
 def _fixed_point_softmax(rows: Array, scale: float, beta: float) -> I64:
     """Mirrors: reference_ops::Softmax, int8 (TFLite, TFLM): Q5.26 exponents, sum in Q12.19."""
     factor, least = softmax_factor(scale, beta)
     below = rows.astype(np.int64) - rows.max(axis=1, keepdims=True)
     counted = below >= least
-    argument = saturating_rounding_doubling_high_mul(
-        wrap32(np.where(counted, below, 0) << factor.shift), factor.multiplier
-    )
-    exponentials = activations.exp_of_negative_s32(argument, 5)
+    exponentials = fixed_point_exponentials(np.where(counted, below, 0), factor)
     total = wrap32(np.where(counted, rounding_divide_by_pot(exponentials, 12), 0).sum(axis=1))
     out = np.full(rows.shape, -128, np.int64)
     for row, whole in enumerate(total.tolist()):

@@ -10,9 +10,10 @@ import math
 import numpy as np
 
 from edge_lstm import activations
-from edge_lstm.arrays import I16, I64, Array
+from edge_lstm.arrays import I16, Array
 from edge_lstm.fixed_point import (
     I16_MAX,
+    Factor,
     quantize_multiplier,
     requantize,
     round_half_away,
@@ -45,7 +46,8 @@ def table_s16(kind: str, source: Tensor, output: Tensor, *, double: bool) -> I16
     if kind == "relu6":
         six = source.zero_point + int(round_half_away(np.float32(6) / np.float32(source.scale)))
         return saturate(WORDS, source.zero_point, min(I16_MAX, six)).astype(np.int16)
-    argument = _table_argument(source.scale, powers=(0, 1) if kind == "tanh" else (0,))
+    multiplier, shift = table_factor(kind, source.scale)
+    argument = shift_right_ties_up(WORDS * multiplier, shift)
     if kind == "tanh":
         return activations.interpolate_tanh(argument).astype(np.int16)
     return activations.interpolate_sigmoid(argument).astype(np.int16)
@@ -58,22 +60,31 @@ def scale_quotient(source: Tensor, output: Tensor, *, double: bool) -> float:
     return float(np.float32(source.scale) / np.float32(output.scale))
 
 
-def _table_argument(scale: float, powers: tuple[int, ...]) -> I64:
-    """Return all words in the scale of the interpolation table, 1 / (3 * 4096).
+def table_factor(kind: str, scale: float) -> tuple[int, int]:
+    """Return what brings int16 words to the interpolation table's scale, 1 / (3 * 4096).
 
     Args:
+        kind: sigmoid or tanh.
         scale: of the words.
-        powers: left shifts from 2**-12 that the kernel takes as they are.
+
+    Returns:
+        A multiplier, and a shift to the right behind it, ties up.
 
     Mirrors: TanhPrepare, CalculateArithmeticOpDataLogistic (TFLM).
     """
     power = math.log2(np.float32(scale))
-    if power == round(power) and 12 + round(power) in powers:
-        return WORDS * (3 << (12 + round(power)))
+    # Left shifts from 2**-12 that the kernels take as they are.
+    if power == round(power) and 12 + round(power) in ((0, 1) if kind == "tanh" else (0,)):
+        return 3 << (12 + round(power)), 0
     real, shift = float(np.float32(scale)) * TABLE_SCALE, 0
     while real <= 32767.0 / 2.0 and shift <= 30:
         real, shift = 2 * real, shift + 1
-    return shift_right_ties_up(WORDS * int(real), shift)
+    return int(real), shift
+
+
+def softmax_factor_s16(scale: float, beta: float) -> Factor:
+    """Return what brings differences of int16 words to the table of exp."""
+    return quantize_multiplier(float(np.float32(scale)) * beta / (EXP_RANGE / 65535.0))
 
 
 def softmax_s16(rows: Array, scale: float, beta: float) -> I16:
@@ -82,7 +93,7 @@ def softmax_s16(rows: Array, scale: float, beta: float) -> I16:
     Mirrors: SoftmaxInt16 (TFLite reference_ops).
     """
     exp_table, inverse_table = activations.exp_s16(), activations.one_over_one_plus_s16()
-    factor = quantize_multiplier(float(np.float32(scale)) * beta / (EXP_RANGE / 65535.0))
+    factor = softmax_factor_s16(scale, beta)
     below = rows.astype(np.int64) - rows.max(axis=1, keepdims=True)
     argument = saturate_s16(requantize(below, factor) + 32767)
     exponentials = activations.interpolate_s16(exp_table, argument)
