@@ -15,6 +15,9 @@ from edge_lstm.fixed_point import saturate
 from edge_lstm.spec import Layer, Signal
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
+    from edge_lstm.native import NativeSession
     from edge_lstm.runtime import Session
 
 Profile = Literal[
@@ -269,6 +272,31 @@ class Program:
         from edge_lstm.runtime import Session
 
         return Session(self, batch_size)
+
+    def compile(
+        self,
+        batch_size: int = 1,
+        *,
+        max_steps: int | None = None,
+        library: Path | str | None = None,
+        level: int | None = None,
+    ) -> NativeSession:
+        """Return a Session of native code with zero state: the same bytes, much faster.
+
+        Args:
+            batch_size: rows, each with a state of its own.
+            max_steps: longest sequence of a program that cannot run step by step.
+            library: a shared library that was built before; None: build it with the compiler at
+                hand, or take it from the cache. Needs the package's converters.
+            level: kernels to use at most: 0 portable, 1 AVX2, 2 AVX-512; None: the best.
+
+        Raises:
+            MissingTool: there is no compiler.
+            UnsupportedModel: an op has no form in C.
+        """
+        from edge_lstm.native import compiled
+
+        return compiled(self, batch_size, max_steps, library, level)
 
     def predict(self, x: Array, lengths: Array | None = None) -> Array:
         """Run whole sequences from zero state.

@@ -51,7 +51,7 @@ def quantize(
         spec: the model.
         ranges: from ``calibrate`` of the same spec.
         profile: whose arithmetic the Program has.
-        activation_dtype: of the values between ops.
+        activation_dtype: of the values between ops; of the input alone in profile edge.
 
     Raises:
         CalibrationError: a tensor has no usable range.
@@ -64,6 +64,9 @@ def quantize(
         source = builder.add_tensor(Tensor("input", spec.input, "int32"))
     else:
         source = builder.activation("input", spec.input)
+    if profile == EDGE:
+        # 16 bits are for what comes in; behind the first layer, 8 hold what the weights can use.
+        builder.activation_dtype = "int8"
     tensor = source
     for layer in layers:
         tensor = builder.add_layer(layer, tensor)

@@ -101,7 +101,13 @@ class Session:
 
     @state.setter
     def state(self, state: Mapping[str, Array]) -> None:
-        targets = self.state
+        self._check_state(self.state, state)
+        for op, kernel in zip(self.program.ops, self._kernels, strict=True):
+            own = {name: np.asarray(state[f"{op.name}.{name}"]) for name in kernel.state}
+            kernel.set_state(own)
+
+    def _check_state(self, targets: Mapping[str, Array], state: Mapping[str, Array]) -> None:
+        """Raise UsageError unless ``state`` has the names, shapes and types of ``targets``."""
         if set(targets) != set(state):
             raise UsageError(f"state: has {sorted(state)}; want {sorted(targets)}")
         for name, target in targets.items():
@@ -111,9 +117,6 @@ class Session:
                     f"state {name!r}: {value.dtype} {list(value.shape)};"
                     f" want {target.dtype} {list(target.shape)}"
                 )
-        for op, kernel in zip(self.program.ops, self._kernels, strict=True):
-            own = {name: np.asarray(state[f"{op.name}.{name}"]) for name in kernel.state}
-            kernel.set_state(own)
 
     def run(self, x: Array, lengths: Array | None = None) -> Array:
         """Run steps of a sequence, continuing from the present state.

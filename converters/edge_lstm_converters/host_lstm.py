@@ -32,6 +32,11 @@ class PackedLstm:
         """Blocks of 16 units."""
         return -(-self.op.hidden_size // UNITS)
 
+    @property
+    def units(self) -> int:
+        """Units with those that fill the last block."""
+        return self.blocks * UNITS
+
     def weights(self) -> tuple[I8, I8]:
         """Return input and recurrent weights, [block, group, gate, unit, column of the group]."""
         op = self.op
@@ -45,7 +50,7 @@ class PackedLstm:
     def _pack(self, weights: I8, columns: int) -> I8:
         gates, units, size = weights.shape
         groups = -(-size // columns)
-        padded = np.zeros((gates, self.blocks * UNITS, groups * columns), np.int8)
+        padded = np.zeros((gates, self.units, groups * columns), np.int8)
         padded[:, :units, :size] = weights
         split = padded.reshape(gates, self.blocks, UNITS, groups, columns)
         return split.transpose(1, 3, 0, 2, 4)
@@ -67,14 +72,13 @@ class PackedLstm:
         return self._by_block(self.op.multipliers.astype(np.int64) * 65537)
 
     def _by_block(self, values: I64) -> I32:
-        padded = np.zeros((4, self.blocks * UNITS), np.int64)
+        padded = np.zeros((4, self.units), np.int64)
         padded[:, : self.op.hidden_size] = values.reshape(-1, 4).T
         return padded.reshape(4, self.blocks, UNITS).transpose(1, 0, 2).astype(np.int32)
 
     def initial_state(self) -> Array:
         """Return one stream's first state, uint8: cells as int16, then the hidden state."""
-        units = self.blocks * UNITS
-        cell, hidden = np.zeros(units, np.int16), np.zeros(units, np.int8)
+        cell, hidden = np.zeros(self.units, np.int16), np.zeros(self.units, np.int8)
         cell[: self.op.hidden_size] = self.op.initial_cell
         hidden[: self.op.hidden_size] = self.op.initial_hidden
         return np.frombuffer(cell.tobytes() + hidden.tobytes(), np.uint8)

@@ -6,6 +6,7 @@ stream. A session is one block of memory: sizes, states, and the values between 
 
 from __future__ import annotations
 
+import json
 from itertools import pairwise
 from textwrap import indent
 
@@ -47,6 +48,14 @@ class HostModel:
             elif not isinstance(op, LastStepOp):
                 self.plain[label] = emit(Place(self.program, op, label))
 
+    def layers(self) -> list[dict[str, object]]:
+        """Return where the packed layers keep their states."""
+        return [
+            {"op": op.name, "units": self.packed[label].units, "hidden": op.hidden_size}
+            for op, label in self.ops
+            if isinstance(op, EdgeLstmOp)
+        ]
+
     @property
     def input(self) -> Tensor:
         """The tensor that is fed."""
@@ -80,7 +89,12 @@ def host_source(program: Program, max_steps: int | None = None) -> str:
     made = f"/* {program.name}: made by edge-lstm {edge_lstm.__version__}; do not edit. */"
     if not runs_in_blocks(program):
         return "\n".join(
-            [made, kernel("el_host_types.h"), plain_functions(CModel(program, max_steps))]
+            [
+                made,
+                kernel("el_host_types.h"),
+                kernel("el_activation.h"),
+                plain_functions(CModel(program, max_steps)),
+            ]
         )
     model = HostModel(program)
     words = array("int32_t", "el_sigmoid_words", sigmoid_segments()[0])
@@ -105,8 +119,21 @@ def host_source(program: Program, max_steps: int | None = None) -> str:
             session_type(model),
             block_function(model),
             public_functions(model),
+            describe(program, model.layers()),
         ]
     )
+
+
+def describe(program: Program, layers: list[dict[str, object]]) -> str:
+    """Return the function by which a library says whose it is; see ``edge_lstm.native``."""
+    document = {
+        "format": "edge-lstm.native/1",
+        "name": program.name,
+        "fingerprint": program.fingerprint(),
+        "layers": layers,
+    }
+    text = json.dumps(document).replace("\\", "\\\\").replace('"', '\\"')
+    return f'EL_EXPORT const char *el_describe(void)\n{{\n    return "{text}";\n}}\n'
 
 
 def state_type(name: str, members: list[Member]) -> str:
