@@ -15,7 +15,8 @@ import pytest
 from c_packages import STRICT, compile_c, gcc, program_of
 from edge_lstm.arrays import Array
 from edge_lstm.cells import Bidirectional, Dense, Gate, Gru, LastStep, Lstm, Rnn
-from edge_lstm.cells.edge_rows import sigmoid_segments
+from edge_lstm.cells.edge_rows import sigmoid_table
+from edge_lstm.fixed_point import wrap16, wrap32
 from edge_lstm.program import Program
 from edge_lstm.spec import Layer, Signal
 from edge_lstm_converters.c_source import CModel
@@ -164,9 +165,13 @@ def test_a_head_behind_the_last_step_in_c(tmp_path: Path) -> None:
     np.testing.assert_array_equal(in_c(program, x, tmp_path)[0], program.predict(x[None])[0])
 
 
-def test_the_table_in_c_is_the_table_of_the_numpy_kernel() -> None:
+@pytest.mark.parametrize(("which", "bits"), [(0, 16), (1, 32)])
+def test_the_tables_in_c_are_the_table_of_the_numpy_kernel(which: int, bits: int) -> None:
+    """The slope multiplies the low 16 bits of the argument, or all of them."""
     text = (files("edge_lstm_converters") / "c" / "el_edge_sigmoid.h").read_text()
-    body = re.search(r"el_sigmoid_words\[128\] = \{(.*?)\};", text, re.DOTALL)
-    assert body is not None
-    words = [int(word) for word in body[1].replace("\n", " ").split(",") if word.strip()]
-    assert words == sigmoid_segments()[0].tolist()
+    body = re.findall(r"el_sigmoid_words\[128\] = \{(.*?)\};", text, re.DOTALL)[which]
+    words = np.array([int(word) for word in body.replace("\n", " ").split(",") if word.strip()])
+    u = np.arange(-(2**17), 2**17)
+    word = words[(u >> 11) + 64]
+    slope, position = wrap16(word), wrap16(u) if bits == 16 else u
+    np.testing.assert_array_equal(wrap32(word + slope * position) >> 16, sigmoid_table())

@@ -24,7 +24,10 @@ KERNELS = (
     "el_quad_rows.h",
     "el_edge_quad.h",
     "el_edge_lstm.h",
+    "el_edge_lstm_dsp.h",
 )
+ASSEMBLER_COLUMNS = 2047  # twice as many is an immediate of SUBW
+UNROLLED = 14
 
 
 def emit_edge_lstm(op: EdgeLstmOp, place: Place) -> COp:
@@ -44,11 +47,43 @@ def emit_edge_lstm(op: EdgeLstmOp, place: Place) -> COp:
 el_edge_lstm({name}_words, {activations}, {cell}, y, {units}, {columns},
     {op.shift}, {op.high_shift}, {op.cell_bits});
 el_edge_widen_s8(y, {activations} + {features}, {units}, {op.hidden_shift});"""
+    words = words_array(f"{name}_words", quad_words(rows)[::-1])
+    if op.rows.paired and columns <= ASSEMBLER_COLUMNS:
+        words += _whole_step(op, name, columns)
+        step = f"""\
+#if defined(EL_EDGE_LSTM_WHOLE)
+{name}_units({activations}, {cell}, x, y);
+#else
+{step}
+#endif"""
     return COp(
         step=step,
         kernels=KERNELS,
-        constants=words_array(f"{name}_words", quad_words(rows)) + hidden_values + cell_values,
+        constants=words + hidden_values + cell_values,
         members=(activations_member(name, columns), Member("int16_t", f"{name}_cell", units)),
         reset=f"{hidden_reset}\n{cell_reset}",
         macs=op.weights.size,
     )
+
+
+def _whole_step(op: EdgeLstmOp, name: str, columns: int) -> str:
+    """Return the definition of the step in assembler, where the core has one.
+
+    Rows in pairs have 8-bit inputs, and those a ``hidden_shift`` of 0.
+    """
+    assert op.hidden_shift == 0
+    fours = columns // 4
+    # The most columns at once that divide all: the fewest jumps; 1 where size comes first.
+    unroll = max(n for n in range(1, UNROLLED + 1) if fours % n == 0 or n == 1)
+    values = (op.input_size, op.hidden_size, columns, op.input_shift)
+    factors = (op.shift, op.high_shift, op.cell_bits)
+    words = ", ".join(str(value) for value in (*values, *factors))
+    return f"""\
+#if defined(EL_EDGE_LSTM_WHOLE)
+#if defined(__OPTIMIZE_SIZE__)
+EL_EDGE_LSTM_STEP({name}, {words}, 1)
+#else
+EL_EDGE_LSTM_STEP({name}, {words}, {unroll})
+#endif
+#endif
+"""

@@ -5,13 +5,14 @@
 #include "el_edge_sigmoid.h"
 /* begin */
 
-/* One step of the LSTM of edge_lstm/cells/edge_lstm.py. The activations are the input and the
- * hidden state, h is its new value, which they keep when all units have read the old one. */
+/* One step of the LSTM of edge_lstm/cells/edge_lstm.py, the last unit first. The activations are
+ * the input and the hidden state, h is its new value, which they take over when all units have
+ * read the old one. */
 static inline void el_edge_lstm(const int16_t *words, const el_activation_t *activations,
     int16_t *cell, int8_t *h, int32_t units, int32_t columns, int32_t shift, int32_t high_shift,
     int32_t cell_bits)
 {
-    for (int32_t unit = 0; unit < units; unit++) {
+    for (int32_t unit = units - 1; unit >= 0; unit--) {
         int32_t u[4];
         words = el_edge_quad(words, activations, columns, shift, high_shift, u);
         const int32_t input = el_sigmoid(el_argument(u[0]));
