@@ -12,6 +12,7 @@ from edge_lstm.plain_form import plain_form
 from edge_lstm.program import Op, Program, Tensor
 from edge_lstm.records import Analysis, SignalFidelity
 from edge_lstm.spec import ModelSpec
+from edge_lstm.step_loop import all_values
 from edge_lstm_benchmarks.accuracy import cosine, snr_db
 from edge_lstm_benchmarks.verify_difference import trace_lstm
 
@@ -74,17 +75,13 @@ def _integer_signals(program: Program, x: Array) -> list[tuple[str, str, Seen]]:
     """Return name, kind and values of what is known inside, in order of computation."""
     source = program.input_tensor
     entered = source.quantize(x) if source.is_quantized else x
-    values: dict[int, Array] = {program.input: entered}
+    values = all_values(program, entered)
     found = []
     if source.is_quantized:
         found.append(("input", "input", _seen(source, entered)))
     for op in program.ops:
-        fed = [values[number] for number in op.inputs]
         if isinstance(op, LstmOp):
-            found += _lstm_signals(op, program, fed[0])
-        kernel = op.prepare(program, len(x))
-        kernel.reset()
-        values[op.output] = kernel.run(fed, None)
+            found += _lstm_signals(op, program, values[op.inputs[0]])
         tensor = program.tensors[op.output]
         if tensor.is_quantized:
             found.append((tensor.name, "output", _seen(tensor, values[op.output])))

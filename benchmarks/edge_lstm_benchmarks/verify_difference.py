@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from edge_lstm.arrays import Array
-from edge_lstm.cells import DenseOp, LstmOp
+from edge_lstm.cells import DenseOp, LstmOp, ReadStateOp, WriteStateOp
 from edge_lstm.cells.lstm_integer import LstmKernel, lstm_parameters
 from edge_lstm.errors import EdgeLstmError
 from edge_lstm.program import PROFILES, Op, Program
@@ -142,6 +142,8 @@ def find_origin(
     batch = next(batch for batch in form.batches(inputs) if row in batch.rows)
     ours = replace(form, data=None)
     for op in program.ops:
+        if isinstance(op, (ReadStateOp, WriteStateOp)):
+            continue  # computes nothing
         part = cut_after(program, op)
         got = us.outputs(part, ours, [batch])
         want = them.outputs(part, ours, [batch])
@@ -152,7 +154,12 @@ def find_origin(
 
 
 def cut_after(program: Program, last: Op) -> Program:
-    """Return the program that ends with ``last`` and holds only what it needs."""
+    """Return the program that ends with ``last`` and holds only what it needs.
+
+    Of a program with a state, all: what comes behind ``last`` may be what it reads a step later.
+    """
+    if program.has_state_ops:
+        return replace(program, output=last.output)
     needed, ops = {last.output}, []
     for op in reversed(program.ops[: program.ops.index(last) + 1]):
         if op.output in needed:

@@ -143,7 +143,8 @@ class _OtherFile:
         self._one, self._other, self._runner = one, other, runner
 
     def outputs(self, program: Program, form: Form, batches: Iterable[Batch]) -> Outputs:
-        number = self._one.ops.index(program.ops[-1])
+        outputs = [op.output for op in self._one.ops]
+        number = outputs.index(program.output)
         part = cut_after(self._other, self._other.ops[number])
         return self._runner.outputs(part, form, batches)
 

@@ -83,9 +83,13 @@ class LiteRtTimeMajor(LiteRt):
 
 
 def int8_file(model: BenchModel, shape: CallShape) -> bytes:
-    """Return the model as an int8 ``.tflite`` of one shape, the same for every interpreter."""
+    """Return the model as an int8 ``.tflite`` of one shape, the same for every interpreter.
+
+    A graph with a state of its own, such as a GRU's, takes one step a call whatever is asked.
+    """
     from edge_lstm_converters.write_tflite import tflite_bytes
 
     if model.program is None:
         raise UnsupportedModel(f"{model.name}: has no integers; give calibration data")
-    return tflite_bytes(model.program, shape.time_steps, shape.batch_size)
+    steps = 1 if model.program.has_state_ops else shape.time_steps
+    return tflite_bytes(model.program, steps, shape.batch_size)

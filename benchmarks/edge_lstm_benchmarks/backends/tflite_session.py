@@ -6,6 +6,7 @@ Uses NumPy only: tflite-runtime loads this file in a Python of its own.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -20,8 +21,8 @@ class TfliteSession:
     def __init__(self, interpreter: Any, shape: CallShape) -> None:
         interpreter.allocate_tensors()
         (source,), (output,) = interpreter.get_input_details(), interpreter.get_output_details()
-        self._shape = shape
         self._dtype, self._input_shape = source["dtype"], tuple(source["shape"])
+        self._shape = shape_of_file(shape, self._input_shape, self._dtype)
         self._source, self._output = source["index"], output["index"]
         self._set, self._invoke = interpreter.set_tensor, interpreter.invoke
         self._get, self._reset = interpreter.get_tensor, interpreter.reset_all_variables
@@ -47,6 +48,12 @@ class TfliteSession:
         self._invoke()
         y: Array = self._get(self._output)
         return y
+
+
+def shape_of_file(shape: CallShape, file_shape: tuple[int, ...], dtype: Any) -> CallShape:
+    """Return the shape of one call of a file: one step where it takes one whatever was asked."""
+    has_steps = len(file_shape) == 3 or np.dtype(dtype) == np.int32
+    return replace(shape, time_steps=1) if has_steps and file_shape[1] == 1 else shape
 
 
 def run_in_calls(call: Callable[[Array], Array], x: Array, shape: CallShape) -> Array:

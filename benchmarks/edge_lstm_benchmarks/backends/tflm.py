@@ -14,7 +14,7 @@ from edge_lstm.arrays import Array
 from edge_lstm.backend import BenchModel, CallShape, Precision, Session
 from edge_lstm.errors import UnsupportedModel
 from edge_lstm_benchmarks.backends.litert import int8_file
-from edge_lstm_benchmarks.backends.tflite_session import run_in_calls
+from edge_lstm_benchmarks.backends.tflite_session import run_in_calls, shape_of_file
 
 FIRST_DOUBLE_SCALE_WHEEL = 20261013214400  # earlier wheels multiply scales in float32
 ARENA_LIMIT_BYTES = 256 << 20
@@ -61,10 +61,10 @@ class TflmSession:
     """Runs ``set_input``, ``invoke``, ``get_output``; the state is inside the interpreter."""
 
     def __init__(self, data: bytes, shape: CallShape) -> None:
-        self._shape = shape
         self._interpreter = _allocate(data)
         source = self._interpreter.get_input_details(0)
         self._input_shape, self._dtype = tuple(source["shape"]), source["dtype"]
+        self._shape = shape_of_file(shape, self._input_shape, self._dtype)
 
     def reset(self) -> None:
         """Set all variable tensors to their first values."""

@@ -1,4 +1,4 @@
-"""What the three ``train.py`` scripts share: the network, the loop, and what is written."""
+"""What the ``train.py`` scripts share: the network, the loop, and what is written."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -18,17 +18,23 @@ SEED = 2
 Loss = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 
 
-class LastStepNet(nn.Module):  # torch is Any to mypy
-    """An LSTM, and a linear layer on its hidden state after the last step."""
+CELLS: dict[str, type[nn.Module]] = {"lstm": nn.LSTM, "gru": nn.GRU, "rnn": nn.RNN}
+TWINS = ("gru", "rnn")
+"""Cells that a model is trained with beside the LSTM, by the same recipe."""
 
-    def __init__(self, input_size: int, hidden_size: int, outputs: int) -> None:
+
+class LastStepNet(nn.Module):  # torch is Any to mypy
+    """An LSTM or a twin, and a linear layer on its hidden state after the last step."""
+
+    def __init__(self, input_size: int, hidden_size: int, outputs: int, cell: str = "lstm") -> None:
         super().__init__()
-        self.lstm = nn.LSTM(input_size, hidden_size, batch_first=True)
+        self.cell = cell
+        setattr(self, cell, CELLS[cell](input_size, hidden_size, batch_first=True))
         self.fc = nn.Linear(hidden_size, outputs)
 
     def forward(self, x: torch.Tensor, lengths: torch.Tensor | None = None) -> torch.Tensor:
         """Return ``[batch, outputs]``; ``lengths`` says which step is last in each row."""
-        hidden_states: torch.Tensor = self.lstm(x)[0]
+        hidden_states: torch.Tensor = getattr(self, self.cell)(x)[0]
         if lengths is None:
             last = hidden_states[:, -1]
         else:
@@ -95,9 +101,9 @@ def as_stored(split: Split) -> Split:
     return Split(split.x.astype(np.float16).astype(np.float32), split.y, split.lengths)
 
 
-def save_weights(net: nn.Module, folder: Path) -> None:
-    """Write ``model.pt``, the state dict alone."""
-    torch.save(net.state_dict(), folder / "model.pt")
+def save_weights(net: nn.Module, folder: Path, name: str = "model") -> None:
+    """Write ``<name>.pt``, the state dict alone."""
+    torch.save(net.state_dict(), folder / f"{name}.pt")
 
 
 def save_data(data: Dataset, folder: Path) -> None:
