@@ -15,7 +15,7 @@ from edge_lstm.spec import ModelSpec
 # suffix: (module, function, the keywords of ``read`` that the function takes)
 READERS: dict[str, tuple[str, str, tuple[str, ...]]] = {
     ".onnx": ("edge_lstm_converters.read_onnx", "read_onnx", ("layers", "name")),
-    ".tflite": ("edge_lstm_converters.read_tflite", "read_tflite", ("profile",)),
+    ".tflite": ("edge_lstm_converters.read_tflite_float", "read_any_tflite", ("profile",)),
     ".pt": ("edge_lstm_converters.read_torch", "read_torch", ("layers", "name")),
     ".pth": ("edge_lstm_converters.read_torch", "read_torch", ("layers", "name")),
     ".pt2": ("edge_lstm_converters.read_torch", "read_torch", ("layers", "name")),

@@ -22,7 +22,7 @@ from edge_lstm_converters.pt2_file import DTYPES, Node, Open, Ref, read_pt2
 from edge_lstm_converters.read_torch import read_weights
 from edge_lstm_converters.torch_graph import OPERATORS
 from edge_lstm_converters.torch_lstm import WEIGHT_NAME, TorchRecurrent
-from edge_lstm_converters.torch_window import WINDOW_OPERATORS
+from edge_lstm_converters.torch_moves import MOVE_OPERATORS
 
 TORCH_DTYPES = {
     code: getattr(torch, np.dtype(name).name) for code, name in DTYPES.items() if name != "bf2"
@@ -50,10 +50,9 @@ class ExportedRunner:
         source = job["source"]
         states = source.get("state_inputs", "").split(", ")
         fed = [name for name in self.graph.inputs if name not in states]
-        made = [source["output"]] if "output" in source else list(self.graph.outputs)
-        if len(fed) != 1 or len(made) != 1:
-            raise ValueError(f"has {len(fed)} inputs and {len(made)} outputs beside its states")
-        (self.fed,), (self.made,) = fed, made
+        if len(fed) != 1:
+            raise ValueError(f"has {len(fed)} inputs beside its states")
+        self.fed, self.made = fed[0], source["output"]
         self.words = source["input_axes"].split(", ")
         sizes = dict(zip(self.words, self.sizes(self.fed), strict=True))
         self.rows, self.time_steps = sizes.get("batch", 1), sizes.get("time", 1)
@@ -76,7 +75,7 @@ class ExportedRunner:
                 values[name] = torch.from_numpy(laid_out(x, self.words)).to(dtype)
         with torch.no_grad():
             for node in self.graph.nodes:
-                if node.target.rsplit(".", 1)[0] in {**OPERATORS, **WINDOW_OPERATORS}:
+                if node.target.rsplit(".", 1)[0] in {**OPERATORS, **MOVE_OPERATORS}:
                     results = self.call(node, values)
                     values.update(zip(node.outputs, results, strict=False))
         y = values[self.made].numpy()
@@ -140,7 +139,7 @@ class StateDictRunner:
 def _under(prefix: str, weights: Mapping[str, Array]) -> dict[str, Any]:
     start = f"{prefix}." if prefix else ""
     return {
-        name.removeprefix(start): torch.from_numpy(np.ascontiguousarray(values)).float()
+        name.removeprefix(start): torch.from_numpy(values.copy()).float()
         for name, values in weights.items()
         if name.startswith(start)
     }

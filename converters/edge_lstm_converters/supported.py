@@ -21,13 +21,21 @@ from edge_lstm.plain_form import without_projections
 from edge_lstm.program import EDGE, PROFILES
 from edge_lstm.quantize import quantize
 from edge_lstm.spec import Layer, ModelSpec, Signal
-from edge_lstm_converters import READERS, WRITERS, rules, rules_keras, rules_tflite
+from edge_lstm_converters import (
+    READERS,
+    WRITERS,
+    rules,
+    rules_keras,
+    rules_tflite,
+    rules_tflite_float,
+)
 from edge_lstm_converters.graph_to_onnx import GraphWriter
 from edge_lstm_converters.layer_config import LAYER_KEYS
 from edge_lstm_converters.load_onnx import NODE_RULES, OLDEST_OPSET
 from edge_lstm_converters.read_onnx import LAYER_OPS, MOVE_OPS
 from edge_lstm_converters.rules_onnx import FUNCTIONS, RECURRENT_RULES
 from edge_lstm_converters.simplify_onnx import FOLDS
+from edge_lstm_converters.tflite_float_ops import FLOAT_OPERATORS
 from edge_lstm_converters.torch_graph import OPERATORS
 from edge_lstm_converters.torch_lstm import RULES as TORCH_RULES
 from edge_lstm_converters.torch_moves import MOVE_OPERATORS
@@ -246,7 +254,14 @@ def _keras() -> list[str]:
 
 
 def _tflite() -> list[str]:
-    return ["## TFLite", "LSTM of a full-integer model:", _list(rules_tflite.LSTM_RULES)]
+    return [
+        "## TFLite",
+        "LSTM of a full-integer model:",
+        _list(rules_tflite.LSTM_RULES),
+        "LSTM of a float model, in one direction or two:",
+        _list(rules_tflite_float.FLOAT_LSTM_RULES),
+        _table("| operators of a float model | what is read |", _grouped(FLOAT_OPERATORS)),
+    ]
 
 
 if __name__ == "__main__":

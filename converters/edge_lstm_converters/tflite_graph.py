@@ -304,6 +304,7 @@ class TfliteGraph:
             )
 
     def reshape(self, operator: TfliteOperator) -> None:
+        """Axes joined, parted, or of size 1."""
         value, tensor = self.source(operator), self.output(operator)
         if math.prod(tensor.shape) != math.prod(value.shape):
             raise self.damaged(operator, f"makes {list(tensor.shape)} of {list(value.shape)}")
@@ -311,6 +312,7 @@ class TfliteGraph:
         self.values[operator.outputs[0]] = replace(value, shape=tensor.shape)
 
     def transpose(self, operator: TfliteOperator) -> None:
+        """Axes in another order."""
         value = self.source(operator)
         order = self.indices(operator, 1, "permutation")
         if sorted(order) != list(range(len(value.shape))):
@@ -324,6 +326,7 @@ class TfliteGraph:
         self.values[operator.outputs[0]] = replace(value, order=memory, shape=shape)
 
     def one_step(self, operator: TfliteOperator) -> None:
+        """The first step or the last."""
         value = self.source(operator)
         options = self.options(operator, StridedSliceOptions)
         begin, end, strides = (
@@ -367,6 +370,7 @@ class TfliteGraph:
         )  # fmt: skip
 
     def reverse(self, operator: TfliteOperator) -> None:
+        """The steps last to first."""
         value = self.source(operator)
         if value.signal.kind != "sequence":
             raise self.refuse(operator, f"reverses {value.signal}", "want a sequence")
@@ -401,6 +405,7 @@ class TfliteGraph:
         self.notes += notes(traps, TfliteMove(self.model, operator), f"layer {name!r}")
 
     def concatenation(self, operator: TfliteOperator) -> None:
+        """Features joined."""
         options = self.options(operator, ConcatenationOptions)
         if options.fused_activation != 0:
             raise self.refuse(

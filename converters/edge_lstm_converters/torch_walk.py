@@ -405,7 +405,8 @@ class Walk:
 
     def _spec(self, name: str) -> ModelSpec:
         self.node = Node("output", "output", {}, ())
-        result = self.settled(self._result())
+        output, found = self._result()
+        result = self.settled(found)
         if result.origin in self.states:
             raise UnsupportedModel(
                 f"{self.where}: input {result.origin!r} is also an initial state; want them apart"
@@ -427,6 +428,7 @@ class Walk:
         source = {
             "format": "torch.export",
             "torch": self.graph.torch_version,
+            "output": output,
             "input_axes": self.described(self.input_axes(result.origin)),
             "output_axes": self.described(result.axes),
         }
@@ -435,10 +437,10 @@ class Walk:
             source["state_inputs"] = ", ".join(sorted(self.states))
         return ModelSpec(name, signal, tuple(layers), self.time_steps, source)
 
-    def _result(self) -> Flow:
-        """Return the one output that is no state; a state if there is nothing else."""
+    def _result(self) -> tuple[str, Flow]:
+        """Return the one output that is no state and its name; a state if there is nothing else."""
         values = [self.value(Ref(name)) for name in self.graph.outputs]
-        states: list[Value | None] = []
+        states: list[Value | None] = [*values]
         results = [v for v in values if isinstance(v, Flow) and not v.state]
         if not results:
             states = [as_flow(v) if isinstance(v, Stack) else v for v in values]
@@ -453,7 +455,8 @@ class Walk:
                 f"{self.where}: the model gives {len(results)} results besides states of recurrent"
                 f" layers; {accepted}"
             )
-        return results[0]
+        position = next(k for k, value in enumerate(states) if value is results[0])
+        return self.graph.outputs[position], results[0]
 
 
 def _deepest(states: list[Flow]) -> list[Flow]:
