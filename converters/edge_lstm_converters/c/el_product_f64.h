@@ -12,7 +12,8 @@ static inline int32_t el_saturate_s64(int64_t value, int32_t bound)
  * integer, ties away from zero.
  *
  * The product is rounded to 53 bits first. That moves a value across a half only from just below
- * it, by half a unit of the last bit at most: so much is added. */
+ * it, by half a unit of the last bit at most: so much is added. What is greater than 2^20 becomes
+ * that. */
 static inline int32_t el_round_product_f64(int32_t value, uint32_t high, uint32_t low, int32_t right)
 {
     const uint32_t magnitude = value < 0 ? 0u - (uint32_t)value : (uint32_t)value;
@@ -33,10 +34,12 @@ static inline int32_t el_round_product_f64(int32_t value, uint32_t high, uint32_
     product += (rest + unit) >> 21;
     product += right > 32 ? (uint64_t)(1u << (right - 33)) << 32 : 1u << (right - 1);
     top = (uint32_t)(product >> 32);
-    if (right >= 32 ? top >> (right - 32) >= 1u << 20 : top >> right != 0) {
-        return value < 0 ? -(1 << 20) : 1 << 20;
+    if (right >= 32) {
+        top >>= right - 32;
+    } else {
+        top = top >> right != 0 ? 1u << 20 : (uint32_t)el_shift_right_s64((int64_t)product, right);
     }
-    top = (uint32_t)el_shift_right_s64((int64_t)product, right);
+    top = top < 1u << 20 ? top : 1u << 20;
     return value < 0 ? -(int32_t)top : (int32_t)top;
 }
 
