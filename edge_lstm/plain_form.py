@@ -86,7 +86,9 @@ def _plain_bidirectional(layer: Bidirectional, notes: list[str], rewrite: Rewrit
         size = lstm.output_size
         blocks.append((np.eye(size), np.zeros(size)) if projection is None else projection)
     both = replace(layer, forward_layer=plain[0], backward_layer=plain[1])
-    if not any(isinstance(p, Lstm) and p.projection is not None for p in parts) or all(
+    if layer.merge == "ave":
+        notes.append(f"layer {layer.name!r}: its mean is written as a Dense after a concatenation")
+    elif not any(isinstance(p, Lstm) and p.projection is not None for p in parts) or all(
         isinstance(p, Lstm) and p.projection is not None for p in plain
     ):
         return [both]

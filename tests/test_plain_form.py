@@ -20,12 +20,14 @@ from edge_lstm.cells import (
     LastStep,
     Layer,
     Lstm,
+    Parallel,
     PickStep,
     Reverse,
     Rnn,
     Scale,
 )
 from edge_lstm.cells.functions import HARD_SIGMOID, TANH
+from edge_lstm.cells.recurrent import MERGES
 from edge_lstm.errors import UnsupportedModel
 from edge_lstm.float_runtime import FloatSession
 from edge_lstm.plain_form import plain_form
@@ -77,6 +79,8 @@ REWRITTEN: dict[str, ModelSpec] = {
     "backward projection": spec_of(Backward("b", projected("p"))),
     "bidirectional projection": spec_of(Bidirectional("b", projected("p"), projected("q"))),
     "mean of projections": spec_of(Bidirectional("b", projected("p"), projected("q"), "ave")),
+    "mean": spec_of(Bidirectional("b", plain(), plain(), "ave")),
+    "mean of final states": spec_of(Bidirectional("b", plain(), plain(), "ave", final=True)),
     "sum with one projection": spec_of(
         Bidirectional("b", projected("p", HIDDEN), plain(), "sum", final=True)
     ),
@@ -146,6 +150,14 @@ QUANTIZED = {word: spec for word, spec in REWRITTEN.items() if "peepholes" not i
     "reverse": spec_of(plain(), Reverse("r")),
     "bidirectional": spec_of(Bidirectional("b", plain(), plain()), dense("a", 2 * HIDDEN)),
     "bidirectional, final": spec_of(Bidirectional("b", plain(), plain(), final=True)),
+    "sum": spec_of(Bidirectional("b", plain(), plain(), "sum"), dense("a", HIDDEN)),
+    "sum of final states": spec_of(Bidirectional("b", plain(), plain(), "sum", final=True)),
+    "product": spec_of(Bidirectional("b", plain(), plain(), "mul")),
+    "residual": spec_of(
+        plain(), Parallel("p", ((), (plain("x", HIDDEN),)), "sum"), dense("a", HIDDEN)
+    ),
+    "branches": spec_of(Parallel("p", ((dense("a", FEATURES),), (plain(),), ()))),
+    "gate": spec_of(Parallel("p", ((plain("x"),), (plain("y"),)), "mul")),
     "stacked": spec_of(
         Bidirectional("b", plain(), plain()),
         Bidirectional("c", plain("x", 2 * HIDDEN), plain("y", 2 * HIDDEN), final=True),
@@ -223,7 +235,6 @@ def test_what_runs_the_textbook_lstm_only_refuses_the_others(layer: Lstm) -> Non
             replace(plain(), functions=(HARD_SIGMOID, TANH, TANH)),
             r"with the activations hard_sigmoid\(0.2, 0.5\), tanh, tanh is not",
         ),
-        (Bidirectional("b", plain(), plain(), "sum"), "that merges by sum is not"),
         (scale("s", FEATURES), r"a scale \(batch normalization\) with no Dense or LSTM beside"),
     ],
     ids=lambda v: v.type_name if isinstance(v, Layer) else "",
@@ -235,20 +246,21 @@ def test_what_the_kernels_lack_refuses_with_the_way_out(layer: Layer, words: str
         quantize(spec, ranges)
 
 
-def test_gru_and_rnn_run_in_the_edge_profile_and_both_directions() -> None:
+def test_gru_and_rnn_run_in_both_directions() -> None:
     gates = [
         Gate(uniform(R, HIDDEN, FEATURES), uniform(R, HIDDEN, HIDDEN), uniform(R, HIDDEN))
         for _ in range(3)
     ]
     gru = Gru("g", (gates[0], gates[1], gates[2]), uniform(R, HIDDEN))
     for layer in (gru, Rnn("r", gates[0])):
-        spec = spec_of(Bidirectional("b", layer, layer))
-        ranges = calibrate(spec, x_of(64))
-        with pytest.raises(UnsupportedModel, match="is not in int8 yet"):
-            quantize(spec, ranges)
-        want = float_reference.run(spec, x_of())
-        found = quantize(spec, ranges, "edge").predict(x_of())
-        assert 10 * np.log10(np.square(want).mean() / np.square(found - want).mean()) > 20
+        for merge in MERGES:
+            spec = spec_of(Bidirectional("b", layer, layer, merge))
+            ranges = calibrate(spec, x_of(64))
+            want = float_reference.run(spec, x_of())
+            for profile in ("tflm", "litert", "edge"):
+                found = quantize(spec, ranges, profile).predict(x_of())
+                # As above.
+                assert 10 * np.log10(np.square(want).mean() / np.square(found - want).mean()) > 20
 
 
 # A .tflite has no place for first states.

@@ -10,8 +10,8 @@ from weakref import WeakKeyDictionary
 import numpy as np
 
 from edge_lstm.arrays import F32, F64, I8, I64, Array
-from edge_lstm.cells.lstm import quantize_bias, quantize_weights
 from edge_lstm.cells.lstm_integer import dot, scale_product
+from edge_lstm.cells.weights import quantize_bias, quantize_weights
 from edge_lstm.fixed_point import (
     quantize_multiplier,
     requantize,

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from edge_lstm.arrays import F64, Array
-from edge_lstm.cells.recurrent import MERGES, Merge, merged
+from edge_lstm.cells.quantize_op import QuantizeOp
+from edge_lstm.cells.recurrent import MERGES, Merge, joined, merged
+from edge_lstm.cells.shape import ConcatOp
 from edge_lstm.program import ProgramBuilder
 from edge_lstm.spec import FloatRun, Layer, Signal
 
@@ -74,5 +76,27 @@ class Parallel(Layer):
         return y
 
     def quantize(self, builder: ProgramBuilder, source: int) -> int:
-        del builder, source
-        raise self.not_in_int8("joining branches")
+        ends = []
+        for branch in self.branches:
+            end = source
+            for layer in branch:
+                end = builder.add_layer(layer, end)
+            ends.append(end)
+        if self.merge != "concat":
+            if len(ends) > 2:
+                raise self.not_in_int8(f"a merge of {len(ends)} branches by {self.merge}")
+            return joined(builder, self, self.merge, ends[0], ends[1])
+        signal = builder.tensors[ends[0]].signal
+        size = sum(builder.tensors[end].signal.size for end in ends)
+        output = builder.activation(f"{self.name}.output", replace(signal, size=size))
+        parts = tuple(self._rescaled(builder, end, output) for end in ends)
+        return builder.add_op(ConcatOp(self.name, parts, output))
+
+    def _rescaled(self, builder: ProgramBuilder, end: int, output: int) -> int:
+        """Return a branch's value in the scale of the output, which a concatenation needs."""
+        value, want = builder.tensors[end], builder.tensors[output]
+        if (value.scale, value.zero_point) == (want.scale, want.zero_point):
+            return end
+        name = f"{self.name}_part_{len(builder.ops)}"
+        part = builder.add_tensor(replace(want, name=f"{name}.output", signal=value.signal))
+        return builder.add_op(QuantizeOp(name, (end,), part))

@@ -10,12 +10,15 @@ from typing import Literal, get_args
 import numpy as np
 
 from edge_lstm.arrays import F32, F64, I64, Array
+from edge_lstm.cells.add_op import AddOp
+from edge_lstm.cells.mul_op import MulOp
 from edge_lstm.cells.shape import ConcatOp, LastStepOp, ReverseOp, take_last
 from edge_lstm.program import Op, ProgramBuilder
 from edge_lstm.spec import FloatRun, Layer, Signal
 
 Merge = Literal["concat", "sum", "mul", "ave"]
 MERGES: tuple[Merge, ...] = get_args(Merge)
+_ELEMENTWISE: dict[Merge, type[AddOp | MulOp]] = {"sum": AddOp, "mul": MulOp}
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -174,12 +177,11 @@ class Bidirectional(Layer):
         return y
 
     def quantize(self, builder: ProgramBuilder, source: int) -> int:
-        if self.merge != "concat":
-            raise self.not_in_int8(f"a bidirectional layer that merges by {self.merge}")
-        # A concatenation has one scale, so both directions get the range of the two.
-        names = [f"{part.name}.output" for part in (self.forward_layer, self.backward_layer)]
-        both = builder.range(names[0]).union(builder.range(names[1]))
-        builder.ranges = {**builder.ranges, **dict.fromkeys(names, both)}
+        if self.merge == "concat":
+            # A concatenation has one scale, so both directions get the range of the two.
+            names = [f"{part.name}.output" for part in (self.forward_layer, self.backward_layer)]
+            both = builder.range(names[0]).union(builder.range(names[1]))
+            builder.ranges = {**builder.ranges, **dict.fromkeys(names, both)}
         ahead = builder.add_layer(self.forward_layer, source)
         turned = moved(builder, source, ReverseOp, f"{self.name}_reversed")
         back = builder.add_layer(self.backward_layer, turned)
@@ -188,16 +190,22 @@ class Bidirectional(Layer):
             back = moved(builder, back, LastStepOp, f"{self.name}_backward_last", vector=True)
         else:
             back = moved(builder, back, ReverseOp, f"{self.name}_in_order")
-        first, second = builder.tensors[ahead], builder.tensors[back]
-        if (first.scale, first.zero_point, first.dtype) != (
-            second.scale,
-            second.zero_point,
-            second.dtype,
-        ):
-            raise self.not_in_int8("a bidirectional layer whose directions differ in scale")
-        signal = Signal(first.signal.kind, first.signal.size + second.signal.size)
-        output = builder.add_tensor(replace(first, name=f"{self.name}.output", signal=signal))
-        return builder.add_op(ConcatOp(self.name, (ahead, back), output))
+        return joined(builder, self, self.merge, ahead, back)
+
+
+def joined(builder: ProgramBuilder, layer: Layer, merge: Merge, left: int, right: int) -> int:
+    """Add the op that joins two values as ``merged`` does; return its output's index."""
+    first, second = builder.tensors[left], builder.tensors[right]
+    if merge in _ELEMENTWISE:
+        output = builder.activation(f"{layer.name}.output", first.signal)
+        return builder.add_op(_ELEMENTWISE[merge](layer.name, (left, right), output))
+    labels = [(value.scale, value.zero_point, value.dtype) for value in (first, second)]
+    if merge != "concat" or labels[0] != labels[1]:
+        what = "parts of two scales" if merge == "concat" else f"a merge by {merge}"
+        raise layer.not_in_int8(what)
+    signal = Signal(first.signal.kind, first.signal.size + second.signal.size)
+    output = builder.add_tensor(replace(first, name=f"{layer.name}.output", signal=signal))
+    return builder.add_op(ConcatOp(layer.name, (left, right), output))
 
 
 def moved(

@@ -18,10 +18,10 @@ from edge_lstm.cells.activation_s16 import OUTPUT_SCALE
 from edge_lstm.cells.add_op import AddOp, SubOp
 from edge_lstm.cells.dense import DenseOp, FusedActivation
 from edge_lstm.cells.functions import RELU, SIGMOID, TANH
-from edge_lstm.cells.lstm import quantize_bias, quantize_weights
 from edge_lstm.cells.mul_op import MulOp
 from edge_lstm.cells.quantize_op import QuantizeOp
 from edge_lstm.cells.state_op import ReadStateOp, WriteStateOp
+from edge_lstm.cells.weights import quantize_bias, quantize_weights
 from edge_lstm.errors import UnsupportedModel
 from edge_lstm.program import ProgramBuilder, Tensor, symmetric_scale
 from edge_lstm.spec import Signal
