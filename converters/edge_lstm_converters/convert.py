@@ -2,16 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import importlib.metadata
 import json
-import shutil
-import tempfile
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
-from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -19,16 +14,19 @@ import edge_lstm
 from edge_lstm import program_file
 from edge_lstm.calibrate import calibrate
 from edge_lstm.cells.lstm_integer import TFLITE_PROFILES
-from edge_lstm.errors import MissingTool, OutputError, UsageError
-from edge_lstm.files import make_folder, read_bytes, write_atomically
+from edge_lstm.errors import MissingTool, UsageError
+from edge_lstm.files import read_bytes, write_atomically
 from edge_lstm.program import EDGE, Program, Range
 from edge_lstm.quantize import quantize
 from edge_lstm.samples import Samples, load_samples
 from edge_lstm.spec import ModelSpec, identifier
 from edge_lstm_converters import read
+from edge_lstm_converters.publish import all_or_nothing, file_bytes, files_of
 
-Target = Literal["onnx", "tflite", "elstm"]
-TARGETS: tuple[Target, ...] = ("onnx", "tflite", "elstm")
+Target = Literal["onnx", "tflite", "elstm", "c", "tflm"]
+TARGETS: tuple[Target, ...] = ("onnx", "tflite", "elstm", "c", "tflm")
+FIRMWARE: frozenset[str] = frozenset({"c", "tflm"})
+"""Folders of sources, written only when asked for."""
 Quant = Literal["int8", "int16x8", "float32"]
 QUANTS: tuple[Quant, ...] = ("int8", "int16x8", "float32")
 MANIFEST_SCHEMA = "edge-lstm.manifest/1"
@@ -40,13 +38,14 @@ class ConvertOptions:
     """What to make of a model.
 
     Args:
-        targets: formats to write; empty: all that the model and ``quant`` allow.
+        targets: formats to write; empty: all files that the model and ``quant`` allow.
         calibration: data file; needed to quantize a float model.
         quant: precision of the ``.tflite`` and whether there is an ``.elstm``.
-        profile: whose arithmetic the ``.elstm`` names; None: that of an ``.elstm`` given, else
-            ``tflm``.
-        time_steps: steps of one call of the ``.tflite``; 1 for streaming. None: the model's own,
-            else the calibration data's.
+        profile: whose arithmetic the ``.elstm`` and the C have; None: that of an ``.elstm`` given,
+            ``edge`` where C alone is asked for, else ``tflm``.
+        time_steps: steps of one call of the ``.tflite``, 1 for streaming, and the most that C
+            takes of a model that needs whole sequences. None: the model's own, else the
+            calibration data's.
         layers: layer configuration, for state dicts.
         name: of the model and its files; None: the input's stem.
         check: hold the model against its own framework, see ``check``; None: where that can be.
@@ -106,7 +105,7 @@ def convert(
     if spec is None:
         assert isinstance(source, Program)
         program = source
-    elif options.quant != "float32" and targets & {"tflite", "elstm"}:
+    elif options.quant != "float32" and targets - {"onnx"}:
         if samples is None:
             raise UsageError(
                 f"{model}: {options.quant} needs data to take scales from; give --calib X.npz"
@@ -115,20 +114,22 @@ def convert(
         report = None if progress is None else lambda n, total: progress("calibrate", n, total)
         ranges = calibrate(spec, samples.x, samples.lengths, report)
         dtype: Literal["int8", "int16"] = "int16" if options.quant == "int16x8" else "int8"
-        program = quantize(spec, ranges, options.profile or "tflm", dtype)
+        profile = options.profile or (EDGE if targets == {"c"} else "tflm")
+        program = quantize(spec, ranges, profile, dtype)
     else:
         program = None
     time_steps = _time_steps(source, options, samples, program)
+    most_steps = options.time_steps or source.time_steps or _seen_steps(samples)
     if progress is not None:
         progress("check", 0, 1)
     checked = _checked(model, spec, samples, options)
     made: dict[str, Path] = {}
-    with _all_or_nothing(folder) as (draft, publish):
+    with all_or_nothing(folder) as (draft, publish):
         for target in TARGETS:
             if target in targets:
                 if progress is not None:
                     progress(f"write {target}", 0, 1)
-                made[target] = _write(target, draft, name, spec, program, time_steps)
+                made[target] = _write(target, draft, name, spec, program, time_steps, most_steps)
                 if (folder / made[target].name).resolve() == model.resolve():
                     raise UsageError(
                         f"{model}: would be overwritten; give another folder with -o, or --name"
@@ -191,19 +192,21 @@ def _targets(source: ModelSpec | Program, options: ConvertOptions) -> set[str]:
     if isinstance(source, Program):
         if options.quant == "float32":
             raise UsageError("--quant float32: the model is quantized already; leave --quant out")
-        possible, why = {"tflite", "elstm"}, "the model is quantized already"
+        possible, why = set[str](TARGETS) - {"onnx"}, "the model is quantized already"
+        if source.profile == EDGE:
+            possible = {"elstm", "c"}
     elif options.quant == "float32":
-        possible, why = {"onnx", "tflite"}, "an .elstm holds integers, not float32"
+        possible, why = {"onnx", "tflite"}, "an .elstm and C hold integers, not float32"
     else:
-        possible, why = set(TARGETS), ""
+        possible, why = set[str](TARGETS), ""
         if options.profile == EDGE:
-            possible, why = {"onnx", "elstm"}, "profile edge has no form in .tflite"
+            possible, why = {"onnx", "elstm", "c"}, "profile edge has no form in .tflite"
         elif options.quant == "int16x8" and options.profile in TFLITE_PROFILES:
             raise UsageError(
                 f"--quant int16x8: no kernel of profile {options.profile} takes int16; give"
                 " --profile tflm, cmsis-nn or edge"
             )
-    wanted = set(options.targets) or possible
+    wanted = set(options.targets) or possible - FIRMWARE
     for target in sorted(wanted - possible):
         raise UsageError(f"--to {target}: {why}; possible here: {','.join(sorted(possible))}")
     return wanted
@@ -228,8 +231,12 @@ def _time_steps(
         return own
     if program is not None and program.has_state_ops:
         return 1
+    return _seen_steps(samples) or 1
+
+
+def _seen_steps(samples: Samples | None) -> int | None:
     # Data of another shape are refused where they are calibrated with.
-    return 1 if samples is None or samples.x.ndim < 2 else int(samples.x.shape[1])
+    return None if samples is None or samples.x.ndim < 2 else int(samples.x.shape[1])
 
 
 def _write(
@@ -239,7 +246,19 @@ def _write(
     spec: ModelSpec | None,
     program: Program | None,
     time_steps: int,
+    most_steps: int | None,
 ) -> Path:
+    """Write one target into the draft folder and return its path.
+
+    Args:
+        target: which.
+        draft: where.
+        name: of the model.
+        spec: the model in float, if there is one.
+        program: the model in integers, if there is one.
+        time_steps: of one call of the ``.tflite``.
+        most_steps: the longest sequence that C keeps whole, if that is known.
+    """
     if target == "onnx":
         from edge_lstm_converters.write_onnx import write_onnx
 
@@ -258,6 +277,16 @@ def _write(
             precision = "int8" if narrow else "int16x8"
             path = draft / f"{name}_{precision}.tflite"
             write_tflite.write_tflite(program, path, time_steps)
+    elif target == "c":
+        from edge_lstm_converters.write_c import write_c
+
+        assert program is not None
+        path = write_c(program, draft, most_steps)
+    elif target == "tflm":
+        from edge_lstm_converters.write_tflm import write_tflm
+
+        assert program is not None
+        path = write_tflm(program, draft, time_steps)
     else:
         assert program is not None
         path = draft / f"{name}.elstm"
@@ -265,61 +294,16 @@ def _write(
     return path
 
 
-Publish = Callable[[dict[str, Path]], dict[str, Path]]
-
-
-@contextmanager
-def _all_or_nothing(folder: Path) -> Iterator[tuple[Path, Publish]]:
-    """Yield a draft folder, and a function that moves its files to ``folder``.
-
-    Whatever goes wrong, an interruption too, ``folder`` is left as it was found.
-    """
-    whole = folder.resolve()
-    made = [path for path in (whole, *whole.parents) if not path.exists()]
-    draft: Path | None = None
-    try:
-        make_folder(folder)
-        draft = Path(tempfile.mkdtemp(prefix=".edge-lstm-", dir=folder))
-        yield draft, lambda files: _publish(files, folder)
-        made = []
-    except OSError as error:
-        text = str(error)
-        if isinstance(error, OutputError) and str(draft) not in text:
-            raise
-        # A draft is nobody's file: the message names the folder instead.
-        reason = text.rpartition("written: ")[2] if isinstance(error, OutputError) else ""
-        reason = reason or (error.strerror or text).lower()
-        raise OutputError(f"{folder}: cannot be written: {reason}") from error
-    finally:
-        if draft is not None:
-            shutil.rmtree(draft, ignore_errors=True)
-        for path in made:
-            with contextlib.suppress(OSError):
-                path.rmdir()
-
-
-def _publish(drafts: dict[str, Path], folder: Path) -> dict[str, Path]:
-    """Move every draft into ``folder``, or none; return where they are."""
-    files = {kind: folder / path.name for kind, path in drafts.items()}
-    for path in files.values():
-        if path.is_dir():
-            raise OutputError(f"{path}: cannot be written: is a folder")
-    undo: list[Callable[[], object]] = []
-    try:
-        for kind, draft in drafts.items():
-            path, kept = files[kind], draft.with_name(draft.name + ".before")
-            if path.exists():
-                shutil.copy2(path, kept)
-                undo.append(partial(kept.replace, path))
-            else:
-                undo.append(partial(path.unlink, missing_ok=True))
-            draft.replace(path)
-    except BaseException:
-        for step in reversed(undo):
-            with contextlib.suppress(OSError):
-                step()
-        raise
-    return files
+def _described(path: Path) -> dict[str, Any]:
+    """Return a file's name, size and hash; of a folder, those of the files in it too."""
+    found: dict[str, Any] = {
+        "file": path.name,
+        "bytes": file_bytes(path),
+    }
+    if path.is_dir():
+        contents = {file.relative_to(path).as_posix(): _described(file) for file in files_of(path)}
+        return {**found, "contents": contents}
+    return {**found, "sha256": _sha256(path.read_bytes())}
 
 
 def _sha256(data: bytes) -> str:
@@ -357,14 +341,7 @@ def _manifest(
             **_versions(("numpy", "onnx", "onnxruntime", "flatbuffers")),
         },
         "options": {"quant": options.quant, "time_steps": time_steps},
-        "files": {
-            kind: {
-                "file": path.name,
-                "bytes": path.stat().st_size,
-                "sha256": _sha256(path.read_bytes()),
-            }
-            for kind, path in made.items()
-        },
+        "files": {kind: _described(path) for kind, path in made.items()},
     }
     if spec is not None:
         manifest["layers"] = [

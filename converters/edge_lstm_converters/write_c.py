@@ -16,6 +16,7 @@ from edge_lstm.files import make_folder, write_atomically
 from edge_lstm.program import Program
 from edge_lstm.program_file import program_bytes
 from edge_lstm_converters.c_header import banner, describes, float_header, header
+from edge_lstm_converters.c_package import build_files
 from edge_lstm_converters.c_selftest import selftest
 from edge_lstm_converters.c_source import CModel, source_functions
 
@@ -63,6 +64,7 @@ def package_files(program: Program, max_steps: int | None = None) -> dict[str, b
         f"src/{name}.c": source(model),
         f"src/{name}_selftest.c": selftest(model),
         f"{name}_model.json": json.dumps(describe(model), indent=2) + "\n",
+        **build_files(model),
     }
     files = {path: text.encode() for path, text in texts.items()}
     return {**files, f"{name}.elstm": program_bytes(model.program)}
