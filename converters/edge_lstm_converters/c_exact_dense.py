@@ -55,18 +55,17 @@ def _rounding(
     kernel: DenseKernel, place: Place, constants: list[str]
 ) -> tuple[str, tuple[str, ...]]:
     """Return the expression for the rounded accumulator and the kernels that it calls."""
-    profile = place.program.profile
-    if profile == "litert" and not kernel.wide:
+    if kernel.rounding == "litert":
         parts = [float_factor(scale, 24) for scale in kernel.float_scales.tolist()]
         factor = _factors(place, parts, "int32_t int16_t", constants)
         return f"el_round_product_f32(acc, {factor})", ("el_product_f32.h",)
-    if profile in ("litert", "litert-ref"):
+    if kernel.rounding == "litert-ref":
         return _double_rounding(kernel, place, constants)
     if kernel.wide:
         wide = [wide_factor(factor) for factor in kernel.factors]
         factor = _factors(place, wide, "int16_t int8_t", constants)
         return f"el_requantize_s64(acc, {factor})", ()
-    ties = "_ties_up" if profile == "tflite-runtime" else ""
+    ties = "_ties_up" if kernel.rounding == "tflite-runtime" else ""
     factor = _factors(place, kernel.factors, "int32_t int8_t", constants)
     return f"el_requantize{ties}(acc, {factor})", ()
 
