@@ -25,6 +25,8 @@ KERNELS = (
     "el_edge_quad.h",
     "el_edge_lstm.h",
     "el_edge_lstm_dsp.h",
+    "el_edge_lstm_v7m.h",
+    "el_edge_lstm_thumb2.h",
 )
 ASSEMBLER_COLUMNS = 2047  # twice as many is an immediate of SUBW
 UNROLLED = 14
