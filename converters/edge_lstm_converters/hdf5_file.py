@@ -1,7 +1,7 @@
 """HDF5 files as NumPy arrays; follows no link and allocates no more than the file can fill.
 
 What is checked is what HDF5 tells before it reads: links, shapes, types and sizes. The lengths of
-single texts it does not tell: where these are damaged it can hold up the process for some seconds.
+single texts it does not tell; ``hdf5_heap`` finds these.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ import numpy as np
 
 from edge_lstm.arrays import Array
 from edge_lstm.errors import MissingTool, UnreadableModel, UnsupportedModel
+from edge_lstm_converters.hdf5_heap import claimed_too_long
 
 # Compressed data says nothing about its size when unpacked: 256 MiB of float32.
 MOST_COMPRESSED_VALUES = 2**26
@@ -70,14 +71,31 @@ class Hdf5File:
         try:
             with self._damage("not a whole HDF5 file"):
                 self._root: Any = h5py.File(self._source, "r")
+                self._check_texts(data)
         except BaseException:
-            self._source.close()
+            self.close()
             raise
+
+    def _check_texts(self, data: Path | bytes) -> None:
+        """Refuse a file with a text that cannot be in it."""
+        plan = self._root.id.get_create_plist()
+        sizes, block = plan.get_sizes(), plan.get_userblock()
+        if block or sizes[0] != 8:
+            raise UnreadableModel(
+                f"{self.where}: has a user block of {block} bytes and addresses of {sizes[0]}; want"
+                " none, and 8, as Keras writes; save the model again"
+            )
+        length = claimed_too_long(data)
+        if length is not None:
+            raise UnreadableModel(
+                f"{self.where}: a text claims {length:,} bytes; the file has {self._size:,}; save"
+                " the model again"
+            )
 
     def close(self) -> None:
         """Close the file."""
         with contextlib.suppress(*DAMAGE):
-            self._root.close()
+            self._root.close()  # there is none where the file is none
         self._source.close()
 
     def __enter__(self) -> Hdf5File:
