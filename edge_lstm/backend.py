@@ -8,11 +8,12 @@ Session. Only ``load`` touches the engine.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Literal, Protocol, runtime_checkable
 
 from edge_lstm.arrays import Array
 from edge_lstm.errors import UsageError
 from edge_lstm.program import Program
+from edge_lstm.records import Counted
 from edge_lstm.spec import ModelSpec, Signal
 
 Precision = Literal["int8", "float32"]
@@ -94,8 +95,20 @@ class Session(Protocol):
         """Run ``[batch, time, ...]`` to ``[batch, time, size]`` or ``[batch, size]``."""
 
 
+@runtime_checkable
+class CountingSession(Protocol):
+    """What a Session has besides where there is no clock: an emulator, an estimate."""
+
+    def counted(self) -> Counted:
+        """Return what a time step costs; asked after all data were run."""
+
+
 class Backend(Protocol):
-    """One runtime, as an engineer would pick it."""
+    """One runtime, as an engineer would pick it.
+
+    One that is slow, such as an emulator, may have an attribute ``most_sequences``: it is run on
+    so many sequences of the data, from the first on.
+    """
 
     name: str
     precision: Precision

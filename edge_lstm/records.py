@@ -61,6 +61,25 @@ class ColdStart:
 
 
 @dataclass(frozen=True)
+class Counted:
+    """What one time step costs where there is no clock: under emulation, or by an estimate.
+
+    Args:
+        how: ``emulated``, or ``estimated`` by whom.
+        unit: what is counted, such as ``instructions`` or ``cycles``.
+        per_step: of one time step, the mean over what was run.
+        flash_bytes: code and constants, or None.
+        ram_bytes: state, buffers and stack, or None.
+    """
+
+    how: str
+    unit: str
+    per_step: float
+    flash_bytes: int | None = None
+    ram_bytes: int | None = None
+
+
+@dataclass(frozen=True)
 class Accuracy:
     """The task metric, and its difference from the float model on the same data.
 
@@ -116,6 +135,8 @@ class Result:
         timing: how far ``latency_us`` can be trusted.
         steps_per_s: steps of all rows together, over the time inside the timer.
         real_time: times faster than the signal comes in, where its rate is known.
+        counted: instead of a latency, where there is no clock.
+        sequences: those that were run, where not all were.
         cold_start: of a fresh process.
         peak_memory_bytes: largest resident size of that fresh process after its first result.
         base_memory_bytes: the same before the engine was imported: Python and NumPy.
@@ -141,6 +162,8 @@ class Result:
     timing: Timing | None = None
     steps_per_s: float | None = None
     real_time: float | None = None
+    counted: Counted | None = None
+    sequences: int | None = None
     cold_start: ColdStart | None = None
     peak_memory_bytes: int | None = None
     base_memory_bytes: int | None = None

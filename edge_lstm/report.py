@@ -12,6 +12,7 @@ from edge_lstm.records import (
     Analysis,
     BitExactness,
     ColdStart,
+    Counted,
     Fidelity,
     Latency,
     ModelRecord,
@@ -27,6 +28,7 @@ __all__ = [
     "Analysis",
     "BitExactness",
     "ColdStart",
+    "Counted",
     "Fidelity",
     "Latency",
     "ModelRecord",
@@ -96,8 +98,10 @@ class Report:
             parts.append(_plain_table(*_speed_cells(results)))
             parts.extend(_wrapped(f"{name}  not run: {why}") for name, why in _skipped(results))
             parts.append("")
-            if any(r.skipped_reason is None for r in results):
+            if any(r.latency_us is not None for r in results):
                 parts += [_plain_table(*_cost_cells(results)), ""]
+            if any(r.counted is not None for r in results):
+                parts += [_plain_table(*_counted_cells(results)), ""]
             if record.analysis is not None:
                 about, header, rows = _signal_cells(record.analysis)
                 parts += [_wrapped(about).lstrip(), _plain_table(header, rows), ""]
@@ -218,6 +222,8 @@ def _cost_cells(results: list[Result]) -> tuple[Row, list[Row]]:
     header = ["backend", "model bytes", "cold ms", "load ms", "RAM MB", "own MB", "install MB"]
     rows = []
     for r in _ran(results):
+        if r.latency_us is None:
+            continue
         cold, peak, base = r.cold_start, r.peak_memory_bytes, r.base_memory_bytes
         own = None if peak is None or base is None else peak - base
         rows.append(
@@ -229,6 +235,25 @@ def _cost_cells(results: list[Result]) -> tuple[Row, list[Row]]:
                 *(_megabytes(n) for n in (peak, own, r.package_bytes)),
             ]
         )
+    return header, rows
+
+
+def _counted_cells(results: list[Result]) -> tuple[Row, list[Row]]:
+    """Return the header and the rows of what was counted where there is no clock."""
+    header = ["backend", "how", "a step", "unit", "flash bytes", "RAM bytes", "sequences"]
+    rows = [
+        [
+            r.backend,
+            r.counted.how,
+            _count(r.counted.per_step),
+            r.counted.unit,
+            _count(r.counted.flash_bytes),
+            _count(r.counted.ram_bytes),
+            "all" if r.sequences is None else f"first {r.sequences:,}",
+        ]
+        for r in results
+        if r.counted is not None
+    ]
     return header, rows
 
 

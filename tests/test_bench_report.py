@@ -30,7 +30,7 @@ from edge_lstm_benchmarks.report_html import html_page
 from edge_lstm_benchmarks.results import sample_model
 
 Document = dict[str, Any]
-FAULTS = ("slow", "wrong", "segfaults", "hangs")
+PLANTED = ("slow", "wrong", "segfaults", "hangs", "counts")
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 needs_chromium = pytest.mark.skipif(
     CHROMIUM is None, reason="chromium not found: apt install chromium"
@@ -52,10 +52,10 @@ def document(weather: tuple[BenchModel, Samples]) -> Document:
     options = BenchOptions(
         rounds=7, least_rounds=7, slice_ms=1.0, warm_ms=0.1, cold_runs=1, answer_limit_s=10.0
     )
-    names = ["numpy-int8:tflm", "numpy-float", *FAULTS]
+    names = ["numpy-int8:tflm", "numpy-float", *PLANTED]
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(str(Path(__file__).parent))
-        rows = BACKENDS | dict.fromkeys(FAULTS, "planted_backends:Planted")
+        rows = BACKENDS | dict.fromkeys(PLANTED, "planted_backends:Planted")
         patch.setattr(edge_lstm_benchmarks, "BACKENDS", rows)
         patch.setattr("edge_lstm_benchmarks.remote.BACKENDS", rows)
         report = run_bench([model], samples, names, options=options)
@@ -156,13 +156,16 @@ def test_each_fault_is_shown_for_what_it_is(document: Document, page: str) -> No
         assert rows[name]["skipped_reason"].startswith(reason)
         assert f"{name} {reason}" in sections["Not run"]
         assert name not in sections["Results"]
+    # Without a clock: counted, and in no table of times.
+    assert "counts emulated 1,000 instructions 2,048 512" in sections["Counted, not timed"]
+    assert "counts" not in sections["Results"]
 
 
 def test_what_a_model_and_a_reason_are_called_cannot_break_the_page(document: Document) -> None:
     hostile = "<script>alert(1)</script>&\"'"
     model = {**document["models"][0], "name": hostile}
     results = [{**r, "model": hostile, "backend": hostile} for r in document["results"][:1]]
-    skipped = {**document["results"][-1], "model": hostile, "skipped_reason": hostile}
+    skipped = {**document["results"][-2], "model": hostile, "skipped_reason": hostile}
     changed = {**document, "models": [model], "results": [*results, skipped], "command": hostile}
     reader = Reader(html_page(changed))
     assert "script" not in reader.tags

@@ -19,7 +19,7 @@ from edge_lstm.calibrate import calibrate
 from edge_lstm.cells import Dense, Flatten, Gate, LastStep, Layer, Lstm
 from edge_lstm.errors import UsageError
 from edge_lstm.quantize import quantize
-from edge_lstm.report import Report, Result
+from edge_lstm.report import Counted, Report, Result
 from edge_lstm.samples import Samples
 from edge_lstm.spec import ModelSpec, Signal
 from edge_lstm_benchmarks import BACKENDS, accuracy, select_backends
@@ -31,6 +31,7 @@ QUICK = BenchOptions(rounds=2, slice_ms=1.0, warm_ms=0.1, cold_runs=0, inside=Fa
 PLANTED = (
     *("right", "slow", "wrong", "raises", "segfaults", "exits", "hangs", "missing", "no-python"),
     *("unbuildable", "chatty", "remembers", "fails-late", "cold", "five-rows"),
+    "counts",
 )
 
 
@@ -247,6 +248,29 @@ def test_bytes_of_all_pairs_are_compared() -> None:
     assert steps is not None
     assert steps.steps_from_profile is not None
     assert steps.steps_from_profile["0"] == 12
+
+
+@pytest.mark.usefixtures("planted")
+@pytest.mark.parametrize("scenario", ["stream", "sequence", "batch:5"])
+def test_a_backend_without_a_clock_is_counted_over_its_share_of_the_data(scenario: str) -> None:
+    report = bench("numpy-int8:tflm", "counts", scenario=scenario)
+    row = rows_of(report)["counts"]
+    assert row.skipped_reason is None
+    assert row.counted == Counted("emulated", "instructions", 1000.0, 2048, 512)
+    assert (row.latency_us, row.timing, row.cold_start) == (None, None, None)
+    assert row.sequences == 5
+    assert row.fidelity is not None
+    assert row.fidelity.differing_bytes == 0
+    assert row.output_bytes == 5 * 2
+    assert row.accuracy is not None
+    assert row.accuracy.delta_vs_float is not None
+    # The matrix compares what both ran.
+    pairs = report.models[0].bit_exactness
+    assert pairs is not None
+    assert pairs.differing_bytes == ((0, 0), (0, 0))
+    table = [line.split() for line in report.text().splitlines() if line.startswith("  counts ")]
+    counted = ["emulated", "1,000", "instructions", "2,048", "512", "first", "5"]
+    assert ["counts", *counted] in table
 
 
 @pytest.mark.usefixtures("planted")

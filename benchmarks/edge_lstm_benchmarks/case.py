@@ -69,7 +69,7 @@ class Case:
         scenario: Scenario,
         metric: str | None = None,
     ) -> None:
-        self.model, self.scenario = model, scenario
+        self.model, self.scenario, self._metric = model, scenario, metric
         given = random_samples(model) if samples is None else samples
         self.samples = given
         self.float_x, self.int_x = _inputs(model, given)
@@ -87,6 +87,17 @@ class Case:
         self._unit, self._offset = (self._scale(name) for name in ("y_std", "y_mean"))
         self.wanted, self._judge = self._make_judge(metric)
         self._profiles: dict[str, Array] = {}
+
+    def first(self, count: int) -> Case:
+        """Return the case of the first sequences alone."""
+        given = self.samples
+        part = replace(
+            given,
+            x=given.x[:count],
+            lengths=None if given.lengths is None else given.lengths[:count],
+            y=None if given.y is None else given.y[:count],
+        )
+        return Case(self.model, part, self.scenario, self._metric)
 
     def _scale(self, name: str) -> F64:
         """Return what turns outputs into real units, one or one for each output."""

@@ -13,11 +13,11 @@ import numpy as np
 from edge_lstm.arrays import I64, Array
 from edge_lstm.backend import CallShape
 from edge_lstm.errors import UsageError
-from edge_lstm.records import ColdStart, Result
+from edge_lstm.records import ColdStart, Counted, Result
 from edge_lstm_benchmarks import accuracy, open_backend
 from edge_lstm_benchmarks.case import Case
 from edge_lstm_benchmarks.machine import timing_cpu
-from edge_lstm_benchmarks.remote import Worker, cold_start, load_bytes
+from edge_lstm_benchmarks.remote import Loaded, Worker, cold_start, load_bytes
 from edge_lstm_benchmarks.timing import Round, is_stable, latency_of, timing_of
 from edge_lstm_benchmarks.worker import one_line
 
@@ -80,20 +80,25 @@ class Contestant:
     """One backend on one case: its process, and what it has shown so far."""
 
     def __init__(self, name: str, case: Case, options: BenchOptions) -> None:
-        self.case, self._options = case, options
+        self.case, self._options, self._counts = case, options, False
         self.worker: Worker | None = None
         self.rounds: list[Round] = []
         self.doing = "waits"
         self.outputs: Array | None = None
-        self._loaded: dict[str, tuple[CallShape, bytes, str]] = {}
+        self._loaded: dict[str, tuple[CallShape, bytes, Loaded]] = {}
         try:
             self.backend = open_backend(name)
+            most: int = getattr(self.backend, "most_sequences", len(case.row_lengths))
+            is_part = most < len(case.row_lengths)
+            if is_part:
+                self.case = case.first(most)
             self.result = Result(
                 model=case.model.name,
                 backend=name,
                 profile=self.backend.profile,
                 precision=self.backend.precision,
                 scenario=case.scenario.name,
+                sequences=most if is_part else None,
             )
         except Exception as error:
             self.result = Result(case.model.name, name, None, "-", case.scenario.name)
@@ -108,7 +113,7 @@ class Contestant:
     def settled(self) -> bool:
         """Whether it needs no further visit."""
         enough = len(self.rounds) >= self._options.least_rounds
-        return not self.runs or (enough and is_stable(self.rounds))
+        return not self.runs or self._counts or (enough and is_stable(self.rounds))
 
     def standing(self) -> Standing:
         """Return where it is."""
@@ -160,10 +165,18 @@ class Contestant:
     def prepare_timing(self) -> None:
         """Load the session that is timed, with the rows that it goes through."""
         case, batch = self.case, self.case.scenario.batch_size
-        data, version = self._load("timed", batch, case.common_length)
-        steps = 1 if case.scenario.stepwise else case.common_length
-        size = len(data)
-        self.result = replace(self.result, size_bytes=size, version=version, steps_per_call=steps)
+        data, loaded = self._load("timed", batch, case.common_length)
+        self.result = replace(
+            self.result,
+            size_bytes=len(data),
+            version=loaded.version,
+            steps_per_call=1 if case.scenario.stepwise else case.common_length,
+        )
+        if loaded.counts:
+            self._run("timed", self._timed_x())
+            counted = Counted(**self._ask("counted", session="timed")[0])
+            self.result, self._counts = replace(self.result, counted=counted), True
+            return
         self._ask(
             "prepare_timing",
             {"x": self._timed_x()},
@@ -173,7 +186,7 @@ class Contestant:
 
     def start_cold(self) -> None:
         """Start fresh processes, load the model there and make one call."""
-        if self._options.cold_runs == 0:
+        if self._options.cold_runs == 0 or self._counts:
             return
         stepwise, batch = self.case.scenario.stepwise, self.case.scenario.batch_size
         data, shape = self._loaded["timed"][1], self.case.shape(batch, self.case.common_length)
@@ -217,6 +230,8 @@ class Contestant:
 
     def finish(self) -> None:
         """Check that the timed session gives the outputs that were judged; fill in the figures."""
+        if self._counts:
+            return
         rows = self._timed_row_numbers()
         again = self._run("timed", self._timed_x())
         assert self.outputs is not None
@@ -267,17 +282,17 @@ class Contestant:
         limit = self._options.answer_limit_s
         return Worker(self.result.backend, self.backend, timing_cpu(), limit)
 
-    def _load(self, session: str, batch_size: int, length: int) -> tuple[bytes, str]:
-        """Load a session, unless the one of that name will do; return file and version."""
+    def _load(self, session: str, batch_size: int, length: int) -> tuple[bytes, Loaded]:
+        """Load a session, unless the one of that name will do; return the file and what it is."""
         assert self.worker is not None
         shape = self.case.shape(batch_size, length)
         need = shape if self.backend.fixed_shape else replace(shape, time_steps=1)
         if session in self._loaded and self._loaded[session][0] == need:
             return self._loaded[session][1:]
         data = self.backend.build(self.case.model, shape)
-        version = load_bytes(self.worker, data, shape, session)
-        self._loaded[session] = need, data, version
-        return data, version
+        loaded = load_bytes(self.worker, data, shape, session)
+        self._loaded[session] = need, data, loaded
+        return data, loaded
 
     def _run(self, session: str, x: Array) -> Array:
         stepwise = self.case.scenario.stepwise

@@ -141,7 +141,7 @@ def _time_in_turns(contestants: list[Contestant], options: BenchOptions, say: Pr
 
 
 def _bit_exactness(contestants: list[Contestant]) -> BitExactness | None:
-    """Return how many bytes of each pair of backends differ."""
+    """Return how many bytes of each pair of backends differ, over what both ran."""
     ran = [one for one in contestants if one.runs and one.outputs is not None]
     if len(ran) < 2:
         return None
@@ -149,7 +149,10 @@ def _bit_exactness(contestants: list[Contestant]) -> BitExactness | None:
     return BitExactness(
         tuple(one.result.backend for one in ran),
         tuple(
-            tuple(accuracy.differing_bytes(a, b) if a.dtype == b.dtype else None for b in rows)
+            tuple(
+                accuracy.differing_bytes(a[: len(b)], b[: len(a)]) if a.dtype == b.dtype else None
+                for b in rows
+            )
             for a in rows
         ),
     )

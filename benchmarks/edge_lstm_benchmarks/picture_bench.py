@@ -35,7 +35,7 @@ def pictures(document: Document) -> Iterator[tuple[str, bytes]]:
         rows = [
             r
             for r in document["results"]
-            if r["model"] == model["name"] and r["skipped_reason"] is None
+            if r["model"] == model["name"] and r["latency_us"] is not None
         ]
         rows.sort(key=lambda r: r["latency_us"]["p50"])
         if not rows:

@@ -19,6 +19,9 @@ Key = tuple[str, str, str]
 # What is held against the base where lower is better, and where it stands in a result.
 COSTS: dict[str, tuple[str, ...]] = {
     "latency p50 us": ("latency_us", "p50"),
+    "counted per step": ("counted", "per_step"),
+    "flash bytes": ("counted", "flash_bytes"),
+    "RAM bytes": ("counted", "ram_bytes"),
     "model bytes": ("size", "model_bytes"),
     "peak memory bytes": ("memory", "peak_rss_bytes"),
 }

@@ -11,7 +11,7 @@ import sys
 import tempfile
 import threading
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -178,16 +178,24 @@ def load_session(
 ) -> tuple[WorkerSession, str, int]:
     """Build the model here, load it there; return the session, engine version and file bytes."""
     data = backend.build(model, shape)
-    version = load_bytes(worker, data, shape, session)
-    return WorkerSession(worker, session), version, len(data)
+    loaded = load_bytes(worker, data, shape, session)
+    return WorkerSession(worker, session), loaded.version, len(data)
 
 
-def load_bytes(worker: Worker, data: bytes, shape: CallShape, session: str) -> str:
-    """Load what was built; return the engine's version."""
+class Loaded(NamedTuple):
+    """What a worker says of a session that it loaded."""
+
+    version: str
+    counts: bool
+    """Whether it has no clock, and counts."""
+
+
+def load_bytes(worker: Worker, data: bytes, shape: CallShape, session: str) -> Loaded:
+    """Load what was built."""
     answer, _ = worker.ask(
         "load", {"data": np.frombuffer(data, np.uint8)}, session=session, shape=_as_list(shape)
     )
-    return str(answer["version"])
+    return Loaded(str(answer["version"]), bool(answer["counts"]))
 
 
 def cold_start(

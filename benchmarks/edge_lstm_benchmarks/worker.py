@@ -14,12 +14,13 @@ import struct
 import sys
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import asdict
 from typing import IO, Any
 
 import numpy as np
 
 from edge_lstm.arrays import Array
-from edge_lstm.backend import Backend, CallShape, Session
+from edge_lstm.backend import Backend, CallShape, CountingSession, Session
 from edge_lstm.errors import EdgeLstmError
 from edge_lstm_benchmarks import open_backend
 from edge_lstm_benchmarks.footprint import imported_packages, installed_size, peak_memory_bytes
@@ -97,7 +98,14 @@ class Server:
         """Make a session from a model's bytes."""
         call = CallShape(int(shape[0]), int(shape[1]), bool(shape[2]))
         self._sessions[session] = self._backend.load(data.tobytes(), call), call
-        return {"version": self._backend.version()}, {}
+        counts = isinstance(self._sessions[session][0], CountingSession)
+        return {"version": self._backend.version(), "counts": counts}, {}
+
+    def do_counted(self, session: str) -> tuple[dict[str, Any], dict[str, Array]]:
+        """Return what a step costs, where the session has no clock."""
+        runner = self._sessions[session][0]
+        assert isinstance(runner, CountingSession)
+        return asdict(runner.counted()), {}
 
     def do_cold_start(
         self, shape: list[Any], stepwise: bool, data: Array, x: Array
