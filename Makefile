@@ -21,6 +21,10 @@ FUZZ_MODELS ?= 3000
 FUZZ_GRAPHS ?= 2000
 FUZZ_SEED   ?= $(shell date +%s)
 
+# What `make sim` runs the weather model on; `edge-lstm simulate --device ?` lists what there is.
+SIM_DEVICES ?= nrf52840,rp2040,rp2350,stm32f7,esp32-c3,corstone-300
+WEATHER     := benchmarks/edge_lstm_benchmarks/models/weather
+
 .DEFAULT_GOAL := help
 .PHONY: help demo test check bench results supported fuzz sim test-tflite-runtime test-tflm-2026-08 install-everything clean
 
@@ -52,7 +56,8 @@ fuzz: $(VENV)/.ready  ## run the property tests and the random models on many ne
 	$(PYTEST) -m hypothesis --hypothesis-profile=fuzz
 
 sim: $(VENV)/.ready  ## run the sample model as firmware under CPU emulation
-	@echo "make sim: this version has no firmware yet; 'make demo' runs what there is" >&2; exit 1
+	$(BIN)/edge-lstm simulate $(WEATHER)/model.pt --layers $(WEATHER)/layers.toml \
+	  --calib $(WEATHER)/calibration.npz --data $(WEATHER)/test.npz --device $(SIM_DEVICES)
 
 test-tflite-runtime: $(VENV)/.ready $(TFLITE_RUNTIME_VENV)/.ready  ## run the tests against tflite-runtime 2.14.0
 	EDGE_LSTM_TFLITE_RUNTIME_PYTHON=$(CURDIR)/$(TFLITE_RUNTIME_VENV)/bin/python $(PYTEST) -m tflite_runtime

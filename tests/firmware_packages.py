@@ -27,7 +27,7 @@ typedef struct {{ int32_t calls; int8_t room[20]; }} hand_state_t;
 void hand_init(hand_state_t *state);
 void hand_reset(hand_state_t *state);
 void hand_step(hand_state_t *state, const hand_input_t *x, hand_output_t *y);
-void hand_run(hand_state_t *state, const hand_input_t *x, int32_t steps, hand_output_t *y);
+int hand_run(hand_state_t *state, const hand_input_t *x, int32_t steps, hand_output_t *y);
 int hand_selftest(hand_state_t *state);
 #endif
 """
@@ -38,7 +38,7 @@ const int8_t hand_table[{values}] = {{{table}}};
 void hand_init(hand_state_t *state) {{ hand_reset(state); }}
 void hand_reset(hand_state_t *state) {{ state->calls = 0; }}
 {step}
-void hand_run(hand_state_t *state, const hand_input_t *x, int32_t steps, hand_output_t *y)
+int hand_run(hand_state_t *state, const hand_input_t *x, int32_t steps, hand_output_t *y)
 {{
     for (int32_t i = 0; i < steps; i++) {{
         state->calls++;
@@ -46,6 +46,7 @@ void hand_run(hand_state_t *state, const hand_input_t *x, int32_t steps, hand_ou
             y[i * {width} + j] = hand_table[x[i] * {width} + j];
         }}
     }}
+    return {run};
 }}
 int hand_selftest(hand_state_t *state) {{ {selftest} }}
 """
@@ -81,12 +82,14 @@ class Hand:
         step: the whole of ``hand_step`` instead.
         selftest: body of ``hand_selftest``.
         output: C type of ``hand_output_t``.
+        run: what ``hand_run`` returns.
     """
 
     planted: str = ""
     step: str | None = None
     selftest: str = "(void)state; return 0;"
     output: str = "int8_t"
+    run: str = "0"
 
     def write(self, folder: Path, **description: object) -> Path:
         """Write the package into ``folder`` and return its folder."""
@@ -97,7 +100,12 @@ class Hand:
         step = STEP.replace("PLANTED", self.planted) if self.step is None else self.step
         table = ", ".join(str(value) for value in y.ravel().tolist())
         source = SOURCE.format(
-            values=y.size, table=table, width=WIDTH, step=step, selftest=self.selftest
+            values=y.size,
+            table=table,
+            width=WIDTH,
+            step=step,
+            selftest=self.selftest,
+            run=self.run,
         )
         (package / "src" / "hand.h").write_text(HEADER.format(output=self.output))
         (package / "src" / "hand.c").write_text(source)

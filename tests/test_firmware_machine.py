@@ -157,6 +157,14 @@ def test_fault_is_one_line(tmp_path: Path, core: str, planted: str, why: str) ->
         counted(package, core)
 
 
+def test_run_that_refuses_steps_is_told(tmp_path: Path) -> None:
+    package = Hand(run="1").write(tmp_path)
+    with pytest.raises(MismatchError, match="hand_run: refused 58 steps"):
+        counted(package, "cortex-m4")
+    with pytest.raises(MismatchError, match=r"hand failed: run\(\) refused a number of steps"):
+        counted(package, "cortex-m4", "qemu")
+
+
 def test_fault_on_a_board_is_one_line(tmp_path: Path) -> None:
     package = Hand("*(volatile int8_t *)0x90000000 = 1;").write(tmp_path)
     with pytest.raises(MismatchError, match="mps2-an386: hand failed: it touched memory"):

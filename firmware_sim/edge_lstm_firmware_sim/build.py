@@ -148,7 +148,8 @@ def _objects(
     source_folder = package.folder.resolve() / "src"
     wants = [f"-DEDGE_LSTM_WANTS_{want}" for want in target.core.wants]
     features = [*wants, "-include", str(FIRMWARE / "features.h")]
-    named = [f"-DEDGE_LSTM_NAME={package.name}", f'-DEDGE_LSTM_HEADER="{package.name}.h"']
+    # In <>: a model may be called like one of our own headers.
+    named = [f"-DEDGE_LSTM_NAME={package.name}", f"-DEDGE_LSTM_HEADER=<{package.name}.h>"]
     own = [*named, *(f"-D{define}" for define in defines)]
     # Else the compiler would make memcpy call itself.
     alone = ["-fno-builtin"]

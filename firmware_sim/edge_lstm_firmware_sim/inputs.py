@@ -17,7 +17,7 @@ def random_inputs(package: Package) -> list[Array]:
     """Return one sequence for a package: random, with some steps of extremes; always the same."""
     port = package.input
     random = np.random.default_rng(0)
-    steps = package.max_steps or RANDOM_STEPS
+    steps = package.program.time_steps or package.max_steps or RANDOM_STEPS
     if port.kind == "tokens":
         return [random.integers(0, port.size, steps).astype(np.int32)]
     info = np.iinfo(port.dtype)
@@ -55,9 +55,13 @@ def check_inputs(package: Package, x: Array, where: str = "inputs") -> Array:
     """
     port = package.input
     shape = () if port.kind == "tokens" else (port.size,)
+    if port.kind == "vector":
+        x = x[None]  # one row after the other
     if x.ndim != 2 + len(shape) or x.shape[2:] != shape or 0 in x.shape:
-        want = ", ".join(["sequences", "steps", *map(str, shape)])
-        raise UsageError(f"{where}: x has shape {list(x.shape)}; want [{want}]")
+        axes = ["rows"] if port.kind == "vector" else ["sequences", "steps"]
+        found = list(x.shape[1:] if port.kind == "vector" else x.shape)
+        want = ", ".join([*axes, *map(str, shape)])
+        raise UsageError(f"{where}: x has shape {found}; want [{want}]")
     if x.dtype != port.dtype and not (port.kind == "tokens" and x.dtype.kind in "iu"):
         raise UsageError(f"{where}: x is {x.dtype}; want {port.dtype}, or float32 to quantize")
     if port.kind == "tokens" and (x.min() < 0 or x.max() >= port.size):
@@ -74,8 +78,8 @@ def differing_bytes(package: Package, sequences: list[Array], execution: Executi
     """Return how many output bytes are not those of the NumPy runtime on the same inputs."""
     total = 0
     for x, steps, y in zip(sequences, execution.steps, execution.outputs, strict=False):
-        session = package.program.session()
-        want = session.run(x[None, :steps])[0].reshape(y.shape)
+        x = x[:steps] if package.input.kind == "vector" else x[None, :steps]
+        want = package.program.predict(x).reshape(y.shape)
         if want.dtype != y.dtype:
             raise UsageError(
                 f"{package.name}: gives {y.dtype}, its program {want.dtype}; generate it anew"

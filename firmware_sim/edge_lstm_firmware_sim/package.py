@@ -23,7 +23,8 @@ class Port:
     """What one step reads or writes.
 
     Args:
-        kind: tokens (one id a step), sequence, or vector (an output of the last step only).
+        kind: tokens (one id a step), sequence, or vector. An output vector is that of the last
+            step; a model that is fed vectors takes one after the other, each with its output.
         size: values of one step.
         dtype: of each value.
     """
@@ -71,6 +72,11 @@ class Package:
     def sources(self) -> list[Path]:
         """Every C file, in the order of their names."""
         return sorted(self.folder.glob("src/**/*.c"))
+
+    @property
+    def writes_every_step(self) -> bool:
+        """Whether each step has an output; else only the last one has."""
+        return self.output.kind == "sequence" or self.input.kind == "vector"
 
     @cached_property
     def program(self) -> Program:

@@ -27,7 +27,10 @@ NEEDS_QEMU = "qemu-system-arm not found; apt install qemu-system-arm (Debian)"
 SECONDS = 300
 CHUNK_BYTES = 2048  # of inputs or outputs in a board's RAM; the micro:bit has 16 kB in all
 PAINTED_WORDS = 1024
-FAULT = 64  # as firmware/startup.c ends
+ENDS = {  # of firmware/main.c and startup.c
+    3: "run() refused a number of steps",
+    64: "it touched memory that is not there, or ran an instruction that the core lacks",
+}
 FIRMWARE_BYTES = 8 << 10  # our own code; our buffers and the stack
 
 # Code, and RAM: the secure aliases on the boards with TrustZone.
@@ -119,7 +122,7 @@ def _firmware(package: Package, target: Target, memory: Memory) -> tuple[Path, I
         "OUTPUT_VALUES": package.output.values,
         "PAINTED_WORDS": PAINTED_WORDS,
         "STREAMS": int(package.streams),
-        "WRITES_EVERY_STEP": int(package.output.kind == "sequence"),
+        "WRITES_EVERY_STEP": int(package.writes_every_step),
     }
     path = build_elf(
         package,
@@ -148,14 +151,13 @@ def _run_qemu(
     if done.returncode:
         said = done.stderr.decode(errors="replace").strip().splitlines()
         why = said[0] if said else f"the firmware ended with code {done.returncode}"
-        if done.returncode == FAULT:
-            why = "it touched memory that is not there, or ran an instruction that the core lacks"
+        why = ENDS.get(done.returncode, why)
         raise MismatchError(f"{board}: {name} failed: {why}")
 
 
 def _findings(package: Package, sequences: list[Array], folder: Path, emulator: str) -> Execution:
     port = package.output
-    rows = [len(x) if port.kind == "sequence" else 1 for x in sequences]
+    rows = [len(x) if package.writes_every_step else 1 for x in sequences]
     y = np.frombuffer((folder / "y.bin").read_bytes(), port.dtype).reshape(-1, port.values)
     if len(y) != sum(rows):
         raise MismatchError(f"{package.name}: wrote {len(y)} outputs; want {sum(rows)}")

@@ -41,7 +41,7 @@ def execute(
             break
         else:
             whole, y = x, run.whole(x)
-        outputs.append(np.concatenate(y) if package.output.kind == "sequence" else y[-1])
+        outputs.append(np.concatenate(y) if package.writes_every_step else y[-1])
         steps.append(len(whole))
         if run.spent >= instructions:
             break
@@ -127,19 +127,23 @@ class _Run:
         for start in range(0, len(x), self.chunk):
             part = x[start : start + self.chunk]
             self.machine.write(self.place.x, part.tobytes())
-            self._call("run", self.place.state, self.place.x, len(part), self.place.y)
+            self._run(len(part))
             self.spent += len(part) * self.per_step
             outputs.append(self._output(len(part)))
         return outputs
+
+    def _run(self, steps: int) -> None:
+        if self._call("run", self.place.state, self.place.x, steps, self.place.y):
+            raise MismatchError(f"{self.package.name}_run: refused {steps} steps")
 
     def whole(self, x: Array) -> list[Array]:
         """Run a sequence that does not stream; the first is counted, as a mean over its steps."""
         self._call("reset", self.place.state)
         self.machine.write(self.place.x, x.tobytes())
-        places = (self.place.state, self.place.x, len(x), self.place.y)
         if self.counted:
-            self._call("run", *places)
+            self._run(len(x))
         else:
+            places = (self.place.state, self.place.x, len(x), self.place.y)
             block = self.machine.count(f"{self.package.name}_run", *places)
             each = Block(round(block.instructions / len(x)), round(block.cycles / len(x)))
             self.counted.append(each)
@@ -149,7 +153,7 @@ class _Run:
 
     def _output(self, steps: int) -> Array:
         port = self.package.output
-        rows = steps if port.kind == "sequence" else 1
+        rows = steps if self.package.writes_every_step else 1
         data = self.machine.read(self.place.y, rows * port.step_bytes)
         return np.frombuffer(data, port.dtype).reshape(rows, port.values).copy()
 

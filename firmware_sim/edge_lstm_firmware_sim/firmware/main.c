@@ -115,8 +115,8 @@ FIRMWARE int main(void)
                 MEASURED(COUNTED_CALL(MODEL(run)(&state, x, now, y)));
                 counted = 0;
 #endif
-            } else {
-                MODEL(run)(&state, x, now, y);
+            } else if (MODEL(run)(&state, x, now, y)) {
+                return 3;
             }
             steps -= now;
             const uint32_t rows = WRITES_EVERY_STEP ? (uint32_t)now : (steps == 0 ? 1 : 0);
