@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 
 from edge_lstm.cells.edge_lstm import EdgeLstmOp
 from edge_lstm_converters.c_edge_rows import (
     activations_member,
+    byte_rows,
     column_step,
     padded_columns,
     quad_words,
@@ -14,7 +17,7 @@ from edge_lstm_converters.c_edge_rows import (
     widen,
     words_array,
 )
-from edge_lstm_converters.c_parts import COp, Member, Place
+from edge_lstm_converters.c_parts import COp, Member, Place, array
 
 KERNELS = (
     "el_activation.h",
@@ -27,6 +30,7 @@ KERNELS = (
     "el_edge_lstm_dsp.h",
     "el_edge_lstm_v7m.h",
     "el_edge_lstm_thumb2.h",
+    "el_edge_lstm_mve.h",
 )
 ASSEMBLER_COLUMNS = 2047  # twice as many is an immediate of SUBW
 UNROLLED = 14
@@ -51,6 +55,7 @@ el_edge_lstm({name}_words, {activations}, {cell}, y, {units}, {columns},
 el_edge_widen_s8(y, {activations} + {features}, {units}, {op.hidden_shift});"""
     words = words_array(f"{name}_words", quad_words(rows)[::-1])
     if op.rows.paired and columns <= ASSEMBLER_COLUMNS:
+        words = f"#if defined(EL_CORE_MVE)\n{_helium(op, name)}#else\n{words}#endif\n"
         words += _whole_step(op, name, columns)
         step = f"""\
 #if defined(EL_EDGE_LSTM_WHOLE)
@@ -89,3 +94,21 @@ EL_EDGE_LSTM_STEP({name}, {words}, {unroll})
 #endif
 #endif
 """
+
+
+def _helium(op: EdgeLstmOp, name: str) -> str:
+    """Return the weights, biases and factors in the order of ``el_edge_lstm_mve.h``."""
+    missing = 4 * (-op.hidden_size % 4)
+    rows = replace(
+        op.rows,
+        weights=np.pad(op.weights, ((0, missing), (0, 0))),
+        bias=np.pad(op.bias, (0, missing)),
+        multipliers=np.pad(op.multipliers, (0, missing)),
+    )
+    # The high half of the product is u itself.
+    place = np.array([32 - op.high_shift, 0, 32 - op.high_shift, 0])
+    factors = rows.multipliers.astype(np.int64).reshape(-1, 4) << place
+    both = np.stack([rows.bias.reshape(-1, 4, 4), factors.reshape(-1, 4, 4)], axis=1)
+    return array("int8_t", f"{name}_rows", byte_rows(rows, op.input_size)) + array(
+        "int32_t", f"{name}_factors", both.swapaxes(2, 3)
+    )

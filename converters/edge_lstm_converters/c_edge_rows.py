@@ -57,6 +57,19 @@ def _halves(values: Array) -> I64:
     return np.stack([wide & 0xFFFF, wide >> 16], axis=-1)
 
 
+def byte_rows(rows: Rows, inputs: int) -> Array:
+    """Return the weights as Helium reads them: of eight rows each, 16 columns at a time.
+
+    The chunks of the input come first, then those of the hidden state; the last of each has what
+    is left. A load of 16 bytes may reach behind the last row.
+    """
+    columns = rows.weights.shape[1]
+    starts = [*range(0, inputs, 16), *range(inputs, columns, 16)]
+    parts = np.split(rows.weights.reshape(-1, 8, columns), starts[1:], axis=2)
+    quads = [part.reshape(len(part), -1) for part in parts]
+    return np.concatenate([np.concatenate(quads, axis=1).ravel(), np.zeros(16, np.int8)])
+
+
 def column_step(rows: Rows) -> int:
     """Return what the number of columns must be a multiple of."""
     return 2 if rows.paired else 4
