@@ -210,6 +210,22 @@ def test_steps_beyond_the_budget_are_left_out(
         assert count(package, "cortex-m4", x, emulator=emulator).steps == 120
 
 
+def test_budget_that_ends_within_a_step_is_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(simulate, "MOST_INSTRUCTIONS", 47 * 20 + 5)
+    output = {"kind": "vector", "size": 3, "dtype": "int8"}
+    package = Hand(step=naked("bx lr")).write(tmp_path, output=output)
+    target = simulate._target(CORES["cortex-m4"], Options())
+    x = [np.zeros(40, np.int32), np.zeros(7, np.int32), np.zeros(3, np.int32)]
+    found = simulate._execute(find_package(package), target, x, "unicorn")
+    assert found.instructions == (1,) * 6
+    assert found.steps == (40, 7, 3)
+    monkeypatch.setattr(simulate, "MOST_INSTRUCTIONS", 47)
+    found = simulate._execute(find_package(package), target, x, "unicorn")
+    assert (found.steps, len(found.outputs)) == ((40, 7), 2)
+
+
 def test_missing_board_is_said(tmp_path: Path) -> None:
     with pytest.raises(MissingTool, match=r"no board with rv32imc|qemu-system-arm not found"):
         count(Hand().write(tmp_path), "rv32imc", emulator="qemu")

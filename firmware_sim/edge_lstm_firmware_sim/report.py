@@ -176,28 +176,30 @@ def _left(ran: list[Simulation]) -> list[str]:
 
 def _remarks(ran: list[Simulation]) -> list[str]:
     """Return what the figures are and what they are worth."""
-    lines = []
-    for simulation in ran:
-        measured, device = simulation.measured, simulation.device
-        if measured is not None and not measured.selftest_passed:
-            lines.append(f"{device.name}: THE PACKAGE'S OWN TEST FAILED")
-    tools = {f"{s.measured.compiler}, {s.measured.emulator}" for s in ran if s.measured}
-    steps = {s.measured.steps for s in ran if s.measured}
-    if ran:
-        lines.append(
-            f"Built and run with {'; '.join(sorted(tools))}. Instructions are exact, and the same"
-            f" each time; {max(steps):,} steps were compared with NumPy."
-        )
-        worth: dict[str, dict[str, None]] = {}
-        for simulation in ran:
-            core = simulation.device.core
-            worth.setdefault(core.accuracy, {})[core.name] = None
-        for accuracy, cores in worth.items():
-            lines.append(f"Cycles on {', '.join(cores)} are estimated: {accuracy}.")
-        lines.append(
-            "Flash, RAM and stack in bytes, of the model alone: its state is RAM; start-up code"
-            " and the caller's buffers come on top."
-        )
+    measured = [(s.device, s.measured) for s in ran if s.measured is not None]
+    if not measured:
+        return []
+    lines = [
+        f"{device.name}: THE PACKAGE'S OWN TEST FAILED"
+        for device, m in measured
+        if not m.selftest_passed
+    ]
+    tools = sorted({f"{m.compiler}, {m.emulator}" for _, m in measured})
+    steps = sorted({m.steps for _, m in measured})
+    span = f"{steps[0]:,}" if len(steps) == 1 else f"{steps[0]:,} to {steps[-1]:,}"
+    lines.append(
+        f"Built and run with {'; '.join(tools)}. Instructions are exact, and the same each time;"
+        f" the outputs of {span} steps were compared with NumPy's."
+    )
+    worth: dict[str, dict[str, None]] = {}
+    for device, _ in measured:
+        worth.setdefault(device.core.accuracy, {})[device.core.name] = None
+    for accuracy, cores in worth.items():
+        lines.append(f"Cycles on {', '.join(cores)} are estimated: {accuracy}.")
+    lines.append(
+        "Flash, RAM and stack in bytes, of the model alone: its state is RAM; start-up code and"
+        " the caller's buffers come on top."
+    )
     return lines
 
 

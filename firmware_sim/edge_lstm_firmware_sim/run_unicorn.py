@@ -37,6 +37,8 @@ def execute(
             first, left = run.begin(x), instructions - run.spent
             whole = x[: len(first) + max(0, left // run.per_step)]
             y = [*first, *run.go_on(whole[len(first) :])]
+            if not y:
+                break
         elif steps and run.spent + len(x) * run.per_step > instructions:
             break
         else:
