@@ -221,7 +221,7 @@ def parse(data: bytes, where: str) -> TfliteModel:
     if len(model.subgraphs) != 1:
         raise UnsupportedModel(
             f"{where}: has {len(model.subgraphs)} subgraphs; a model must be one graph, without"
-            " control flow"
+            " control flow (a GRU or RNN of Keras is a loop here); convert the .keras file instead"
         )
     graph = model.subgraphs[0]
     tensors = tuple(_tensor(reader, model, t) for t in graph.tensors)
