@@ -106,8 +106,9 @@ class CountingSession(Protocol):
 class Backend(Protocol):
     """One runtime, as an engineer would pick it.
 
-    One that is slow, such as an emulator, may have an attribute ``most_sequences``: it is run on
-    so many sequences of the data, from the first on.
+    Two attributes may be there besides. ``most_sequences``: one that is slow, such as an emulator,
+    is run on so many sequences of the data, from the first on. ``waits`` is True where calls wait
+    for another processor, such as a GPU: the time that this one was idle is no disturbance then.
     """
 
     name: str

@@ -40,7 +40,7 @@ __all__ = [
 
 SCHEMA = "edge-lstm.bench/1"
 LINE_WIDTH = 110
-SIGNALS_SHOWN = 24
+SIGNALS_SHOWN, NOISES_SHOWN = 24, 3
 
 Row = list[str]
 
@@ -134,14 +134,17 @@ class Report:
             f"warning: {r.model}, {r.backend}: {r.warning}" for r in self.results if r.warning
         ]
         for record in self.models:
-            noisy = [
-                f"{r.backend} ({r.timing.noise})"
-                for r in self._of(record)
-                if r.timing is not None and r.timing.noise
-            ]
-            lines += [f"noise (~): {record.name}: {', '.join(noisy)}"] if noisy else []
+            noisy = [r for r in self._of(record) if r.timing is not None and r.timing.noise]
+            lines += [f"noise (~): {record.name}: {_noises(noisy)}"] if noisy else []
         lines += [f"note: {note}" for note in self.notes]
         return [*lines, _about_host(self.host)]
+
+
+def _noises(noisy: list[Result]) -> str:
+    """Return what disturbed which backends; the first few, as it is often all of them."""
+    shown = [f"{r.backend} ({r.timing.noise})" for r in noisy[:NOISES_SHOWN] if r.timing]
+    more = len(noisy) - len(shown)
+    return ", ".join(shown) + (f", and {more} more; all with --json" if more else "")
 
 
 def _about_host(host: dict[str, Any]) -> str:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -209,6 +210,35 @@ def test_bench_tells_models_of_one_name_apart(command: Cli) -> None:
     assert [r["skipped_reason"] for r in results] == [None, None]
 
 
+def test_bench_writes_page_and_table_and_compares_with_what_it_said_before(
+    command: Cli, converted: Path, tmp_path: Path
+) -> None:
+    arguments = [converted / "weather.elstm", "--backends", "numpy-int8:tflm", "--seconds", "0.1"]
+    code, base, _ = command("bench", *arguments, "--json")
+    assert code == 0
+    document = json.loads(base)
+    assert shlex.split(document["command"]) == [
+        "edge-lstm",
+        "bench",
+        *map(str, arguments),
+        "--json",
+    ]
+    (tmp_path / "base.json").write_text(base)
+    files = ["--html", tmp_path / "o.html", "--csv", tmp_path / "o.csv", "--frame-ms", "10"]
+    compare = ["--compare", tmp_path / "base.json", "--max-regress", "10000%"]
+    code, out, err = command("bench", *arguments, *files, *compare)
+    assert (code, err) == (0, "")
+    assert "1 rows stand in both" in out
+    assert "x real time" in out
+    assert (tmp_path / "o.html").exists()
+    assert (tmp_path / "o.csv").exists()
+    document["results"][0]["size"]["model_bytes"] = 10
+    (tmp_path / "base.json").write_text(json.dumps(document))
+    code, out, _ = command("bench", *arguments, *compare)
+    assert code == 1
+    assert "worse: weather.elstm, numpy-int8:tflm, stream: model bytes 10 then" in out
+
+
 def test_doctor_gives_an_install_line_for_what_is_missing(
     command: Cli, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -294,6 +324,9 @@ def test_json_has_no_number_that_json_does_not_know(command: Cli, converted: Pat
         (["run", *STATE_DICT, "--input", "absent.npz", "--output", "y.npz"], ["absent.npz"]),
         (["bench", *STATE_DICT, "--backends", "abacus"], ["'abacus'"]),
         (["bench", *STATE_DICT, "--scenario", "batch:0"], ["batch:0"]),
+        (["bench", *STATE_DICT, "--metric", "f1"], ["metric f1", "no y"]),
+        (["bench", *STATE_DICT, "--compare", "absent.json"], ["absent.json"]),
+        (["bench", *STATE_DICT, "--html", "absent/o.html"], ["o.html", "no such folder"]),
     ],
     ids=lambda value: " ".join(map(str, value))[:40] if isinstance(value, list) else "",
 )

@@ -73,6 +73,9 @@ def test_a_cpu_that_others_had_is_called_noise() -> None:
     assert found.processor_share == pytest.approx(0.8)
     assert found.noise == "had the CPU for 80 % of the time"
     assert timing_of(rounds(*[10.0] * 8, share=0.99)).noise is None
+    waiting = timing_of(rounds(*[10.0] * 8, share=0.1), waits=True)
+    assert waiting.processor_share == pytest.approx(0.1)
+    assert waiting.noise is None
 
 
 def test_histogram_holds_every_call_and_its_edges_rise_in_equal_ratios() -> None:

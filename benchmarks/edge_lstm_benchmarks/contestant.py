@@ -255,7 +255,7 @@ class Contestant:
         self.result = replace(
             self.result,
             latency_us=latency,
-            timing=timing_of(self.rounds),
+            timing=timing_of(self.rounds, waits=getattr(self.backend, "waits", False)),
             steps_per_s=latency.n * steps * self.case.scenario.batch_size / total_s,
             real_time=None if frame_ms is None else frame_ms * steps * 1000 / latency.p50,
         )

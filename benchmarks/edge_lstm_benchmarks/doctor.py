@@ -45,7 +45,7 @@ PACKAGES = (
     Package("onnxruntime", "running .onnx", TOOLS),
     Package("flatbuffers", "reading and writing .tflite", TOOLS),
     Package("ai-edge-litert", "running .tflite in LiteRT", TOOLS),
-    Package("matplotlib", "the demo's picture", TOOLS),
+    Package("matplotlib", "pictures of demo and bench", TOOLS),
     Package("tflite-micro", "running .tflite in TFLM", "pip install --pre tflite-micro"),
     Package("torch", "reading .pt2 and modules", "pip install torch"),
     Package("ethos-u-vela", "compiling for an Ethos-U NPU", "pip install ethos-u-vela"),

@@ -74,8 +74,13 @@ def latency_of(rounds: Sequence[Round]) -> Latency:
     return Latency(float(us.min()), float(p50), float(p90), float(p99), len(us))
 
 
-def timing_of(rounds: Sequence[Round]) -> Timing:
-    """Return how far the latency can be trusted."""
+def timing_of(rounds: Sequence[Round], *, waits: bool = False) -> Timing:
+    """Return how far the latency can be trusted.
+
+    Args:
+        rounds: all visits.
+        waits: whether calls wait for another processor, so that an idle CPU is no disturbance.
+    """
     medians = _medians_us(rounds)
     low, middle, high = np.percentile(medians, (10, 50, 90))
     spread = float((high - low) / max(middle, 1e-9))
@@ -89,7 +94,7 @@ def timing_of(rounds: Sequence[Round]) -> Timing:
         spread=spread,
         processor_share=share,
         stable=stable,
-        noise=_noise(spread, share),
+        noise=_noise(spread, None if waits else share),
         edges_us=edges,
         counts=counts,
     )
