@@ -113,7 +113,7 @@ def test_a_file_that_onnxruntime_has_quantized_is_refused(
             rows = iter([{"x": file["x"][:2].astype(np.float32)}])
 
         class Reader(quantization.CalibrationDataReader):  # type: ignore[misc,name-defined,unused-ignore]
-            def get_next(self) -> dict[str, np.ndarray] | None:  # type: ignore[type-arg]
+            def get_next(self) -> dict[str, np.ndarray] | None:
                 return next(rows, None)
 
         kind = quantization.QuantFormat[how]
