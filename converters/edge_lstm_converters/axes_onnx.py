@@ -260,6 +260,8 @@ class Axes:
         if step == 1 and to_end and first == size - 1 and self.is_time(view, view.axes[axis]):
             return self.last_step(view, axis, keep=True)
         if step == 1 and self.is_time(view, view.axes[axis]):
+            if not is_open and start < 0 and first == 0:
+                start, end = 0, end + size if end < 0 else end
             return self._steps(view, axis, start, None if end >= far else end)
         backward = step == -1 and start in (-1, size - 1) and end <= -far
         if backward and self.is_time(view, view.axes[axis]):

@@ -14,6 +14,7 @@ import numpy as np
 from edge_lstm.arrays import Array
 from edge_lstm_converters.axes_onnx import (
     DIRECTION,
+    FEATURES,
     Axes,
     RefusedError,
     Stack,
@@ -166,9 +167,17 @@ def concat(axes: Axes, node: Node, inputs: Values) -> list[Value]:
     axis = axes.position(views[0], node.get("axis", 0)) if views else 0
     if len(views) != len(inputs) or any(len(v.axes) != len(views[0].axes) for v in views):
         raise RefusedError("joins computed values", ONE_CHAIN)
-    if all(v.final_state and v.axes[axis] in ((), (DIRECTION,)) for v in views):
+    if all(_is_state(v, axis) for v in views):
         return [Stack(tuple(part for v in views for part in _states(axes, v, axis)), axis)]
     return [joined(axes, [axes.as_features(v, axis) for v in views], "concat")]
+
+
+def _is_state(view: View, axis: int) -> bool:
+    """Whether a view is a final state, or one step, with nothing of its own on ``axis``."""
+    if view.final_state and view.axes[axis] == (DIRECTION,):
+        return True
+    has_features = any(FEATURES in joint for joint in view.axes)
+    return view.axes[axis] == () and (view.final_state or (view.step.vector and has_features))
 
 
 def _states(axes: Axes, view: View, axis: int) -> list[View]:

@@ -43,6 +43,7 @@ from edge_lstm_converters.axes_onnx import (
     View,
 )
 from edge_lstm_converters.chains import Step, same_values
+from edge_lstm_converters.fuse_onnx import fused
 from edge_lstm_converters.load_onnx import Graph, Node, Port, load_graph
 from edge_lstm_converters.part_onnx import read_part
 from edge_lstm_converters.simplify_onnx import FOLDS, fold
@@ -114,7 +115,7 @@ def read_onnx(path: Path, name: str | None = None, layers: Path | None = None) -
     """
     path = Path(path)
     part = None if layers is None else read_part(Path(layers))
-    graph = load_graph(path, part)
+    graph = fused(load_graph(path, part))
     name = identifier(path.stem) if name is None else name
     try:
         first, second = (_read(graph, name, guess) for guess in FIRST_GUESSES)

@@ -167,6 +167,8 @@ def batch_norm(axes: Axes, node: Node, inputs: Values) -> list[Value]:
 def layer_norm(axes: Axes, node: Node, inputs: Values) -> list[Value]:
     """LayerNormalization over the features."""
     view, weight, bias = [*inputs, None][:3]
+    if weight is None and isinstance(view, View):
+        weight = np.ones(axes.shape(view)[-1], np.float32)
     if (
         not isinstance(view, View)
         or not isinstance(weight, np.ndarray)
