@@ -31,7 +31,9 @@ def emit_dense(op: DenseOp, place: Place) -> COp:
     ]
     row = f"{name}_weights + k * {columns}, x, {columns}"
     if wide:
-        lines = [f"const int64_t acc = {name}_bias[k] + el_wide_row({row});"]
+        # A damaged file's bias wraps, as it does in NumPy.
+        parts = f"(uint64_t){name}_bias[k] + (uint64_t)el_wide_row({row})"
+        lines = [f"const int64_t acc = (int64_t)({parts});"]
     else:
         lines = [f"const int32_t acc = el_wrap_add({name}_bias[k], el_row({row}));"]
     before = []

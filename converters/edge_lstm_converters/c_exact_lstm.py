@@ -120,15 +120,15 @@ class _Lstm:
 
     def _first(self, what: str, values: Array, constants: list[str]) -> str:
         """Return the statements that set a member to its first values."""
-        member = f"{self.name}_{what}"
+        member, size, ctype = f"{self.name}_{what}", len(values), "int16_t"
+        if what == "hidden":
+            size, ctype = self.recurrent.columns, self.recurrent.value_type
+            values = values.astype(np.int16 if self.wide else np.int8)
         if len(set(values.tolist())) == 1:
-            size = self.recurrent.columns if what == "hidden" else len(values)
             return loop("k", size, f"state->{member}[k] = {values[0]};")
-        ctype = "int16_t"
-        padded = np.zeros(max(self.recurrent.columns, len(values)), np.int16)
+        padded = np.zeros(size, np.int16)
         padded[: len(values)] = values
-        size = self.recurrent.columns if what == "hidden" else len(values)
-        constants.append(array(ctype, f"{member}_first", padded[:size]))
+        constants.append(array(ctype, f"{member}_first", padded))
         return loop("k", size, f"state->{member}[k] = {member}_first[k];")
 
     def _step(self) -> str:

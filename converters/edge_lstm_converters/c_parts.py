@@ -108,8 +108,9 @@ def ctype(tensor: Tensor) -> str:
 def array(ctype: str, name: str, values: Array) -> str:
     """Return the definition of a constant array, 1-D, in decimal."""
     flat = np.asarray(values).ravel()
-    # The most negative int32 has no literal of its own type.
-    words = ["(-2147483647 - 1)" if v == -(2**31) else str(v) for v in flat.tolist()]
+    # The most negative integers of 32 and of 64 bits have no literals of their own types.
+    least = (-(2**31), -(2**63))
+    words = [f"({v + 1} - 1)" if v in least else str(v) for v in flat.tolist()]
     lines, line = [], ""
     for word in words:
         if len(line) + len(word) + 2 > LINE_WIDTH:
