@@ -17,12 +17,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from edge_lstm import Program
+from edge_lstm import PROFILES, Program, Tensor
 from edge_lstm.arrays import Array
 from edge_lstm.calibrate import calibrate
-from edge_lstm.cells import Activation, Dense, Embedding, Gate, LastStep, Lstm
+from edge_lstm.cells import Activation, Dense, Embedding, Gate, LastStep, Lstm, LstmOp
 from edge_lstm.errors import MissingTool, OutputError, UnreadableModel, UsageError
 from edge_lstm.native import NativeLibrary, NativeSession
+from edge_lstm.program import Profile
 from edge_lstm.quantize import quantize
 from edge_lstm.spec import Layer, ModelSpec, Signal
 from edge_lstm_converters import native_build
@@ -55,7 +56,13 @@ def lstm(draw: np.random.Generator, name: str, inputs: int, hidden: int, gain: f
 
 
 def program_of(
-    seed: int, sizes: tuple[int, ...], head: int = 0, dtype: str = "int8", *, last: bool = False
+    seed: int,
+    sizes: tuple[int, ...],
+    head: int = 0,
+    dtype: str = "int8",
+    *,
+    last: bool = False,
+    profile: str = "edge",
 ) -> Program:
     """A stack of random LSTMs, from the first size through the others."""
     draw = np.random.default_rng(seed)
@@ -73,7 +80,7 @@ def program_of(
     signal = Signal("tokens", 30) if dtype == "tokens" else Signal("sequence", sizes[0])
     spec = ModelSpec("net", signal, tuple(layers))
     ranges = calibrate(spec, inputs_of(draw, spec.input, None, 6, 30))
-    return quantize(spec, ranges, "edge", "int16" if dtype == "int16" else "int8")
+    return quantize(spec, ranges, profile, "int16" if dtype == "int16" else "int8")
 
 
 def inputs_of(
@@ -100,6 +107,11 @@ CASES = {
     "head of every step": program_of(7, (5, 18, 12), 4),
     "16-bit input": program_of(8, (6, 21, 16), 2, "int16", last=True),
     "tokens": program_of(9, (12, 17), 2, "tokens", last=True),
+    "tflm": program_of(10, (9, 20, 17), 3, last=True, profile="tflm"),
+    "cmsis-nn": program_of(11, (5, 33), profile="cmsis-nn"),
+    "litert": program_of(12, (9, 20, 17), 3, last=True, profile="litert"),
+    "tflite-runtime": program_of(13, (12, 40), profile="tflite-runtime"),
+    "16-bit activations": program_of(14, (6, 10), 2, "int16", profile="tflm"),
 }
 
 
@@ -114,6 +126,51 @@ def test_every_kernel_gives_the_bytes_of_the_numpy_runtime(name: str) -> None:
         for level in LEVELS:
             session = program.compile(rows, level=level)
             np.testing.assert_array_equal(session.run(x), want, err_msg=f"level {level}")
+
+
+@pytest.mark.parametrize("clip", [0.0, 0.6])
+@pytest.mark.parametrize("profile", PROFILES)
+def test_extreme_lstms_keep_their_bytes_in_every_profile(profile: Profile, clip: float) -> None:
+    """Weights at both ends, saturated states, cells of every scale that TFLite takes."""
+    seed = PROFILES.index(profile) + (100 if clip else 0)
+    op = extreme_lstm(seed, clip)
+    signal = Signal("sequence", op.input_size)
+    tensors = (
+        Tensor("x", signal, "int8", 2.0**-5, 17),
+        Tensor("h", Signal("sequence", op.output_size), "int8", op.hidden_scale, -3),
+    )
+    program = Program("net", "tflm", tensors, (op,), 0, 1).with_profile(profile)
+    x = inputs_of(np.random.default_rng(seed), signal, "int8", 5, 40)
+    want = program.predict(x)
+    assert len(np.unique(want)) > 20  # not all of it is saturated
+    for level in LEVELS:
+        got = program.compile(5, level=level).run(x)
+        np.testing.assert_array_equal(got, want, err_msg=f"level {level}")
+
+
+def extreme_lstm(seed: int, clip: float) -> LstmOp:
+    draw = np.random.default_rng(seed)
+    inputs, hidden = int(draw.integers(1, 20)), int(draw.integers(1, 40))
+    weights = draw.choice([-127, 127, -5, 3, 0], (4, hidden, inputs + hidden)).astype(np.int8)
+    scale = 2.0 ** -int(draw.integers(9, 16))
+    return LstmOp(
+        name="lstm",
+        inputs=(0,),
+        output=1,
+        input_weights=weights[:, :, :inputs],
+        recurrent_weights=weights[:, :, inputs:],
+        bias=draw.integers(-60000, 60000, (4, hidden)).astype(np.int32),
+        input_weight_scales=draw.choice([0.0007, 0.003, 0.02], 4).astype(np.float32),
+        recurrent_weight_scales=draw.choice([0.0007, 0.003, 0.02], 4).astype(np.float32),
+        hidden_scale=float(np.float32(0.0071)),
+        hidden_zero_point=-3,
+        product_scale=float(np.float32(0.0071)),
+        product_zero_point=-3,
+        cell_scale=scale,
+        cell_clip=clip,
+        initial_hidden=draw.integers(-128, 128, hidden).astype(np.int8),
+        initial_cell=draw.integers(-32768, 32768, hidden).astype(np.int16),
+    )
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -307,7 +364,7 @@ def test_without_a_compiler_the_message_says_what_to_install(
 
 def test_a_compiler_that_fails_is_quoted_in_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(OutputError, match=r"cannot compile it: .*error") as caught:
-        native_build.build("int main( {", "broken")
+        native_build.build(lambda: "int main( {", "", "broken")
     assert "\n" not in str(caught.value)
 
 

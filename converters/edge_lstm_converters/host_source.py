@@ -11,15 +11,15 @@ from itertools import pairwise
 from textwrap import indent
 
 import edge_lstm
-from edge_lstm.cells import EdgeLstmOp, LastStepOp
+from edge_lstm.cells import LastStepOp
 from edge_lstm.cells.edge_rows import sigmoid_segments
 from edge_lstm.program import Op, Program, Tensor
 from edge_lstm.spec import identifier
 from edge_lstm_converters.c_layout import MOVES, per_step
 from edge_lstm_converters.c_ops import emit
-from edge_lstm_converters.c_parts import C_TYPES, COp, Member, Place, array, ctype, kernel
+from edge_lstm_converters.c_parts import C_TYPES, COp, Member, Place, ctype, kernel
 from edge_lstm_converters.c_source import CModel, body, integer_part, source_functions
-from edge_lstm_converters.host_lstm import PackedLstm
+from edge_lstm_converters.host_lstm import PackedLstm, aligned, definition, pack, tables
 
 BLOCK_STEPS = 16
 """Steps that are run through all ops before the next ones: what lies between stays in cache."""
@@ -42,18 +42,19 @@ class HostModel:
         for number, op in enumerate(self.program.ops):
             label = f"op{number}_{identifier(op.name)}"
             self.ops.append((op, label))
-            if isinstance(op, EdgeLstmOp):
-                wide = self.program.tensors[op.inputs[0]].dtype == "int16"
-                self.packed[label] = PackedLstm(op, wide)
+            packed = pack(self.program, op)
+            if packed is not None:
+                self.packed[label] = packed
             elif not isinstance(op, LastStepOp):
                 self.plain[label] = emit(Place(self.program, op, label))
 
     def layers(self) -> list[dict[str, object]]:
         """Return where the packed layers keep their states."""
         return [
-            {"op": op.name, "units": self.packed[label].units, "hidden": op.hidden_size}
+            {"op": op.name, "units": packed.units, "hidden": packed.hidden}
             for op, label in self.ops
-            if isinstance(op, EdgeLstmOp)
+            for packed in [self.packed.get(label)]
+            if packed is not None
         ]
 
     @property
@@ -72,7 +73,7 @@ def runs_in_blocks(program: Program) -> bool:
     ops = integer_part(program)[0].ops
     chained = all(op.inputs == (before.output,) for before, op in pairwise(ops))
     moves = [op for op in ops if isinstance(op, MOVES) and not isinstance(op, LastStepOp)]
-    packable = any(isinstance(op, EdgeLstmOp) for op in ops)
+    packable = any(pack(program, op) is not None for op in ops)
     return program.streams and chained and not moves and packable
 
 
@@ -94,17 +95,17 @@ def host_source(program: Program, max_steps: int | None = None) -> str:
                 kernel("el_host_types.h"),
                 kernel("el_activation.h"),
                 plain_functions(CModel(program, max_steps)),
+                describe(program, []),
             ]
         )
     model = HostModel(program)
-    words = array("int32_t", "el_sigmoid_words", sigmoid_segments()[0])
     kernels = dict.fromkeys(name for op in model.plain.values() for name in op.kernels)
     members = [member for op in model.plain.values() for member in op.members]
     return "\n".join(
         [
             made,
             kernel("el_host_types.h"),
-            words.replace("static const", "static const EL_ALIGNED", 1),
+            aligned("int32_t", "el_sigmoid_words", sigmoid_segments()[0]),
             kernel("el_host.h"),
             "#ifdef EL_X86",
             kernel("el_host_avx512.h"),
@@ -115,7 +116,12 @@ def host_source(program: Program, max_steps: int | None = None) -> str:
             *map(kernel, kernels),
             state_type(model.name, members),
             *(plain_function(model, op, label) for op, label in model.ops if label in model.plain),
-            *(packed.definition(f"{label}_data") for label, packed in model.packed.items()),
+            tables(model.program, [op for op, label in model.ops if label in model.packed]),
+            *(
+                definition(model.program, op, model.packed[label], f"{label}_data")
+                for op, label in model.ops
+                if label in model.packed
+            ),
             session_type(model),
             block_function(model),
             public_functions(model),

@@ -14,10 +14,12 @@ import subprocess
 import sys
 import sysconfig
 import tempfile
+from collections.abc import Callable
 from functools import cache
 from importlib.resources import files
 from pathlib import Path
 
+import edge_lstm
 from edge_lstm.errors import MissingTool, OutputError
 from edge_lstm.program import Program
 from edge_lstm_converters.host_source import host_source
@@ -70,18 +72,37 @@ def build_library(
         UnsupportedModel: an op has no form in C.
         OutputError: the cache cannot be written, or the compiler fails.
     """
-    return build(host_source(program, max_steps), program.name, flags)
+    identity = f"{program.fingerprint()} {max_steps} {_generator()}"
+    return build(lambda: host_source(program, max_steps), identity, program.name, flags)
 
 
-def build(source: str, name: str, flags: tuple[str, ...] = ()) -> Path:
+@cache
+def _generator() -> str:
+    """Return a hash of all that decides what source is made of a program."""
+    digest = hashlib.sha256(edge_lstm.__version__.encode())
+    ours = files("edge_lstm_converters")
+    for folder, suffixes in ((ours, (".py",)), (ours / "c", (".h",))):
+        for entry in sorted(folder.iterdir(), key=lambda entry: entry.name):
+            if entry.name.endswith(suffixes):
+                digest.update(entry.read_bytes())
+    return digest.hexdigest()
+
+
+def build(source: Callable[[], str], identity: str, name: str, flags: tuple[str, ...] = ()) -> Path:
     """Return the shared library of a C source.
+
+    Args:
+        source: makes it; called if the library is not there yet.
+        identity: what decides the source.
+        name: of the library.
+        flags: for the compiler, after our own.
 
     Raises:
         MissingTool: there is no compiler.
         OutputError: the cache cannot be written, or the compiler fails.
     """
     command = [*compiler(), *FLAGS, *flags]
-    digest = hashlib.sha256("\0".join([source, _identity(compiler()), *command]).encode())
+    digest = hashlib.sha256("\0".join([identity, name, _identity(compiler()), *command]).encode())
     folder = cache_folder() / digest.hexdigest()[:32]
     library = folder / f"{name}{_suffix()}"
     if library.exists():
@@ -90,7 +111,7 @@ def build(source: str, name: str, flags: tuple[str, ...] = ()) -> Path:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=folder) as draft:
             text, made = Path(draft) / f"{name}.c", Path(draft) / library.name
-            text.write_text(source)
+            text.write_text(source())
             _compile([*command, str(text), "-o", str(made)], name)
             made.replace(library)
     except OSError as error:
@@ -139,6 +160,6 @@ def build_call_module() -> Path | None:
     if sys.platform == "darwin":
         flags.append("-Wl,-undefined,dynamic_lookup")
     try:
-        return build(source, "el_call", tuple(flags))
+        return build(lambda: source, source, "el_call", tuple(flags))
     except (MissingTool, OutputError):
         return None

@@ -4,21 +4,38 @@
 #include <string.h>
 /* begin */
 
-/* LSTM of the profile edge on a host: twin of edge_lstm/cells/edge_lstm.py.
+/* LSTM on a host: twin of edge_lstm/cells/edge_lstm.py and lstm_integer.py.
  *
  * Weights are packed [block][quad][gate][16 units][4 columns]: sixteen units of a gate fill a
  * vector, and four columns are one 8-bit dot product of it. With 16-bit inputs, their weights
- * are [block][pair][gate][16 units][2 columns]. Padding has weights of zero. */
+ * are [block][pair][gate][16 units][2 columns]. Padding has weights of zero. Activations are
+ * raised by 128 where a kernel multiplies unsigned by signed bytes; the bias makes up for it. */
 
 #define EL_UNITS 16
 #define EL_CHUNK 16 /* steps whose input products are taken at once */
 
+/* What the interchange profiles have instead of the edge arithmetic. Tables are indexed by int16
+ * from their middle, and have one value more than they need, which a vector load may touch. */
 typedef struct {
-    const int8_t *input_weights;
-    const int8_t *hidden_weights;
-    const int32_t *bias;        /* [block][gate][16] */
-    const int32_t *bias_raised; /* the same for activations raised by 128 */
-    const int32_t *multipliers; /* [block][gate][16], the 16 bits in both halves */
+    const int32_t *hidden_bias, *hidden_bias_raised;
+    const int16_t *sigmoid, *gate_tanh, *cell_tanh;
+    int32_t input_multiplier[4], input_shift[4];
+    int32_t hidden_multiplier[4], hidden_shift[4];
+    int32_t saturated_term;  /* the recurrent term is an int16 before it is added */
+    int32_t twice_rounded;   /* products for the cell are halved first, ties up */
+    int32_t saturated_added; /* i * g is an int16 before it is added */
+    int32_t kept_shift, added_shift;
+    int32_t product_multiplier, product_shift, zero_point;
+    int32_t clip; /* of the cell; 0: none */
+} el_host_exact_t;
+
+typedef struct {
+    const int8_t *input_weights, *hidden_weights;
+    const int8_t *input_rows, *hidden_rows; /* [gate][unit][columns], columns padded to 16 */
+    const int32_t *bias;                    /* [block][gate][16] */
+    const int32_t *bias_raised;
+    const int32_t *multipliers;             /* [block][gate][16], the 16 bits in both halves */
+    const el_host_exact_t *exact;           /* NULL: the edge arithmetic */
     int32_t input, hidden, blocks;
     int32_t input_groups; /* quads or pairs of columns */
     int32_t hidden_quads;
@@ -43,7 +60,7 @@ static inline int64_t el_host_scratch_bytes(const el_host_lstm_t *p, int32_t str
 {
     const int64_t rows = streams > EL_CHUNK ? streams : EL_CHUNK;
     const int64_t sums = (int64_t)EL_CHUNK * p->blocks * 4 * EL_UNITS * (int64_t)sizeof(int32_t);
-    return sums + rows * (el_host_input_bytes(p) + 2 * EL_UNITS * p->blocks) + 64;
+    return sums + rows * (el_host_input_bytes(p) + 2 * EL_UNITS * p->blocks + 16) + 64;
 }
 
 /* Copy a row of n values, raised by `raise` (0 or 128), padded with zeros. */

@@ -39,7 +39,7 @@ EL_INLINE256 __m256i el_shift256(__m256i value, int32_t shift)
 }
 
 /* Eight units: from the sums of their gates to cell and output. */
-EL_INLINE256 void el_finish256(const el_host_lstm_t *p, int32_t offset, const __m256i sums[4],
+EL_INLINE256 void el_edge256(const el_host_lstm_t *p, int32_t offset, const __m256i sums[4],
     int16_t *cell, int8_t *next)
 {
     __m256i u[4];
@@ -73,6 +73,93 @@ EL_INLINE256 void el_finish256(const el_host_lstm_t *p, int32_t offset, const __
     const __m128i h = _mm_packs_epi32(
         _mm256_castsi256_si128(output), _mm256_extracti128_si256(output, 1));
     _mm_storel_epi64((__m128i *)next, _mm_packs_epi16(h, h));
+}
+
+EL_INLINE256 __m256i el_divide256(__m256i value, int32_t shift)
+{
+    if (shift == 0) {
+        return value;
+    }
+    const __m256i half = _mm256_set1_epi32(1 << (shift - 1));
+    const __m256i up = _mm256_add_epi32(half, _mm256_srai_epi32(value, 31));
+    return el_shift256(_mm256_add_epi32(value, up), shift);
+}
+
+EL_INLINE256 __m256i el_requantize256(__m256i acc, int32_t multiplier, int32_t shift)
+{
+    const __m256i m = _mm256_set1_epi32(multiplier), round = _mm256_set1_epi64x(1 << 30);
+    acc = _mm256_sll_epi32(acc, _mm_cvtsi32_si128(shift > 0 ? shift : 0));
+    const __m256i even = _mm256_add_epi64(_mm256_mul_epi32(acc, m), round);
+    const __m256i odd = _mm256_add_epi64(_mm256_mul_epi32(_mm256_srli_epi64(acc, 32), m), round);
+    const __m256i high = _mm256_blend_epi32(
+        _mm256_srli_epi64(even, 31), _mm256_slli_epi64(odd, 1), 0xAA);
+    return el_divide256(high, shift < 0 ? -shift : 0);
+}
+
+EL_INLINE256 __m256i el_limit256(__m256i value, int32_t low, int32_t high)
+{
+    return _mm256_min_epi32(
+        _mm256_max_epi32(value, _mm256_set1_epi32(low)), _mm256_set1_epi32(high));
+}
+
+EL_INLINE256 __m256i el_s16_256(__m256i value)
+{
+    return el_limit256(value, -32768, 32767);
+}
+
+EL_INLINE256 __m256i el_lookup256(const int16_t *table, __m256i x)
+{
+    const __m256i pairs = _mm256_i32gather_epi32((const int *)(const void *)table, x, 2);
+    return _mm256_srai_epi32(_mm256_slli_epi32(pairs, 16), 16);
+}
+
+/* The same for the interchange profiles: the sums of input and hidden state come apart. */
+EL_INLINE256 void el_exact256(const el_host_lstm_t *p, int32_t offset, const __m256i input[4],
+    const __m256i recurrent[4], int16_t *cell, int8_t *next)
+{
+    const el_host_exact_t *e = p->exact;
+    __m256i gate[4];
+    for (int g = 0; g < 4; g++) {
+        const int32_t at = offset + 16 * g;
+        const __m256i from_input = _mm256_add_epi32(
+            input[g], _mm256_loadu_si256((const __m256i *)(p->bias + at)));
+        const __m256i from_hidden = _mm256_add_epi32(
+            recurrent[g], _mm256_loadu_si256((const __m256i *)(e->hidden_bias + at)));
+        const __m256i total = el_s16_256(
+            el_requantize256(from_input, e->input_multiplier[g], e->input_shift[g]));
+        __m256i term = el_requantize256(from_hidden, e->hidden_multiplier[g], e->hidden_shift[g]);
+        if (e->saturated_term) {
+            term = el_s16_256(term);
+        }
+        gate[g] = el_lookup256(
+            g == 2 ? e->gate_tanh : e->sigmoid, el_s16_256(_mm256_add_epi32(total, term)));
+    }
+    const __m256i before = _mm256_cvtepi16_epi32(_mm_loadu_si128((const __m128i *)cell));
+    __m256i kept = _mm256_mullo_epi32(gate[1], before);
+    __m256i added = _mm256_mullo_epi32(gate[0], gate[2]);
+    if (e->twice_rounded) {
+        const __m256i one = _mm256_set1_epi32(1);
+        kept = _mm256_srai_epi32(_mm256_add_epi32(kept, one), 1);
+        added = _mm256_srai_epi32(_mm256_add_epi32(added, one), 1);
+    }
+    kept = el_s16_256(el_divide256(kept, e->kept_shift));
+    added = el_divide256(added, e->added_shift);
+    if (e->saturated_added) {
+        added = el_s16_256(added);
+    }
+    __m256i now = el_s16_256(_mm256_add_epi32(kept, added));
+    if (e->clip > 0) {
+        now = el_limit256(now, -e->clip, e->clip);
+    }
+    _mm_storeu_si128((__m128i *)cell,
+        _mm_packs_epi32(_mm256_castsi256_si128(now), _mm256_extracti128_si256(now, 1)));
+    const __m256i product = el_requantize256(
+        _mm256_mullo_epi32(gate[3], el_lookup256(e->cell_tanh, now)), e->product_multiplier,
+        e->product_shift);
+    const __m256i h = _mm256_add_epi32(product, _mm256_set1_epi32(e->zero_point));
+    const __m128i words = _mm_packs_epi32(
+        _mm256_castsi256_si128(h), _mm256_extracti128_si256(h, 1));
+    _mm_storel_epi64((__m128i *)next, _mm_packs_epi16(words, words));
 }
 
 /* sums += weights * 8-bit activations, of eight units at w.
@@ -137,11 +224,15 @@ static EL_AVX2 void el_lstm_step_avx2(const el_host_lstm_t *p, const uint8_t *ro
         }
         el_dot256(p->hidden_weights + (int64_t)256 * p->hidden_quads * block + 32 * lane, hidden,
             p->hidden_quads, h);
+        if (p->exact) {
+            el_exact256(p, 64 * block + 8 * lane, s, h, cell + unit, next + unit);
+            continue;
+        }
         for (int g = 0; g < 4; g++) {
             s[g] = _mm256_add_epi32(
                 _mm256_sll_epi32(s[g], input_shift), _mm256_sll_epi32(h[g], hidden_shift));
         }
-        el_finish256(p, 64 * block + 8 * lane, s, cell + unit, next + unit);
+        el_edge256(p, 64 * block + 8 * lane, s, cell + unit, next + unit);
     }
 }
 

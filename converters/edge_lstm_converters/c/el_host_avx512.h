@@ -61,7 +61,7 @@ EL_INLINE512 __m512i el_mul_high512(__m512i acc, __m512i multiplier)
 }
 
 /* One block of 16 units of one stream: from the sums of its gates to cell and output. */
-EL_INLINE512 void el_finish512(const el_host_lstm_t *p, int32_t block, el_sums512_t sums,
+EL_INLINE512 void el_edge512(const el_host_lstm_t *p, int32_t block, el_sums512_t sums,
     const el_table512_t *table, int16_t *cell, int8_t *next)
 {
     const int32_t *bias = p->bias_raised + 64 * block;
@@ -99,6 +99,92 @@ EL_INLINE512 void el_finish512(const el_host_lstm_t *p, int32_t block, el_sums51
     const __m512i product = _mm512_add_epi32(
         _mm512_madd_epi16(leaving, squashed), _mm512_set1_epi32(1 << 22));
     _mm_storeu_si128((__m128i *)next, _mm512_cvtsepi32_epi8(_mm512_srai_epi32(product, 23)));
+}
+
+/* value / 2**shift to nearest, ties away from zero. */
+EL_INLINE512 __m512i el_divide512(__m512i value, int32_t shift)
+{
+    if (shift == 0) {
+        return value;
+    }
+    const __m512i half = _mm512_set1_epi32(1 << (shift - 1));
+    const __m512i up = _mm512_add_epi32(half, _mm512_srai_epi32(value, 31));
+    return _mm512_srai_epi32(_mm512_add_epi32(value, up), (unsigned)shift);
+}
+
+/* MultiplyByQuantizedMultiplier with two roundings. */
+EL_INLINE512 __m512i el_requantize512(__m512i acc, int32_t multiplier, int32_t shift)
+{
+    const __m512i m = _mm512_set1_epi32(multiplier), round = _mm512_set1_epi64(1 << 30);
+    acc = _mm512_slli_epi32(acc, (unsigned)(shift > 0 ? shift : 0));
+    const __m512i even = _mm512_add_epi64(_mm512_mul_epi32(acc, m), round);
+    const __m512i odd = _mm512_add_epi64(_mm512_mul_epi32(_mm512_srli_epi64(acc, 32), m), round);
+    const __m512i high = _mm512_mask_blend_epi32(
+        0xAAAA, _mm512_srli_epi64(even, 31), _mm512_slli_epi64(odd, 1));
+    return el_divide512(high, shift < 0 ? -shift : 0);
+}
+
+EL_INLINE512 __m512i el_limit512(__m512i value, int32_t low, int32_t high)
+{
+    return _mm512_min_epi32(
+        _mm512_max_epi32(value, _mm512_set1_epi32(low)), _mm512_set1_epi32(high));
+}
+
+EL_INLINE512 __m512i el_s16_512(__m512i value)
+{
+    return el_limit512(value, -32768, 32767);
+}
+
+EL_INLINE512 __m512i el_lookup512(const int16_t *table, __m512i x)
+{
+    const __m512i pairs = _mm512_i32gather_epi32(x, table, 2);
+    return _mm512_srai_epi32(_mm512_slli_epi32(pairs, 16), 16);
+}
+
+/* The same for the interchange profiles: the sums of input and hidden state come apart. */
+EL_INLINE512 void el_exact512(const el_host_lstm_t *p, int32_t block, el_sums512_t input,
+    el_sums512_t recurrent, int16_t *cell, int8_t *next)
+{
+    const el_host_exact_t *e = p->exact;
+    __m512i gate[4];
+    for (int g = 0; g < 4; g++) {
+        const int64_t at = 64 * block + 16 * g;
+        const __m512i from_input = _mm512_add_epi32(
+            input.gate[g], _mm512_loadu_si512(p->bias_raised + at));
+        const __m512i from_hidden = _mm512_add_epi32(
+            recurrent.gate[g], _mm512_loadu_si512(e->hidden_bias_raised + at));
+        const __m512i total = el_s16_512(
+            el_requantize512(from_input, e->input_multiplier[g], e->input_shift[g]));
+        __m512i term = el_requantize512(from_hidden, e->hidden_multiplier[g], e->hidden_shift[g]);
+        if (e->saturated_term) {
+            term = el_s16_512(term);
+        }
+        gate[g] = el_lookup512(
+            g == 2 ? e->gate_tanh : e->sigmoid, el_s16_512(_mm512_add_epi32(total, term)));
+    }
+    const __m512i before = _mm512_cvtepi16_epi32(_mm256_loadu_si256((const __m256i *)cell));
+    __m512i kept = _mm512_mullo_epi32(gate[1], before);
+    __m512i added = _mm512_mullo_epi32(gate[0], gate[2]);
+    if (e->twice_rounded) {
+        const __m512i one = _mm512_set1_epi32(1);
+        kept = _mm512_srai_epi32(_mm512_add_epi32(kept, one), 1);
+        added = _mm512_srai_epi32(_mm512_add_epi32(added, one), 1);
+    }
+    kept = el_s16_512(el_divide512(kept, e->kept_shift));
+    added = el_divide512(added, e->added_shift);
+    if (e->saturated_added) {
+        added = el_s16_512(added);
+    }
+    __m512i now = el_s16_512(_mm512_add_epi32(kept, added));
+    if (e->clip > 0) {
+        now = el_limit512(now, -e->clip, e->clip);
+    }
+    _mm256_storeu_si256((__m256i *)cell, _mm512_cvtepi32_epi16(now));
+    const __m512i product = el_requantize512(
+        _mm512_mullo_epi32(gate[3], el_lookup512(e->cell_tanh, now)), e->product_multiplier,
+        e->product_shift);
+    const __m512i h = _mm512_add_epi32(product, _mm512_set1_epi32(e->zero_point));
+    _mm_storeu_si128((__m128i *)next, _mm512_cvtsepi32_epi8(h));
 }
 
 EL_INLINE512 __m512i el_spread512(const uint8_t *x)
@@ -203,27 +289,37 @@ EL_INLINE512 el_sums512_t el_input512(const el_host_lstm_t *p, int32_t block, co
 {
     const int64_t size = (int64_t)(p->wide ? 128 : 256) * p->input_groups;
     const int8_t *w = p->input_weights + size * block;
-    const el_sums512_t zero = el_zero512();
     if (p->wide) {
-        return el_dot512_wide(w, row, p->input_groups, zero);
+        return el_dot512_wide(w, row, p->input_groups, el_zero512());
     }
-    return el_shifted512(el_dot512(w, row, p->input_groups, zero), p->input_shift);
+    return el_dot512(w, row, p->input_groups, el_zero512());
 }
 
-/* The hidden state's part, added to the input's. */
-EL_INLINE512 el_sums512_t el_hidden512(const el_host_lstm_t *p, int32_t block,
-    const uint8_t *hidden, el_sums512_t s)
+/* What the hidden state's part is added to: the input's part, where they share a scale. */
+EL_INLINE512 el_sums512_t el_begin512(const el_host_lstm_t *p, el_sums512_t input, int exact)
 {
-    const int8_t *w = p->hidden_weights + (int64_t)256 * p->hidden_quads * block;
-    if (p->hidden_shift == 0) {
-        return el_dot512(w, hidden, p->hidden_quads, s);
+    if (exact || p->hidden_shift) {
+        return el_zero512();
     }
-    const el_sums512_t own = el_shifted512(
-        el_dot512(w, hidden, p->hidden_quads, el_zero512()), p->hidden_shift);
-    for (int g = 0; g < 4; g++) {
-        s.gate[g] = _mm512_add_epi32(s.gate[g], own.gate[g]);
+    return el_shifted512(input, p->input_shift);
+}
+
+/* From the sums to cell and output; `sums` began with el_begin512. */
+EL_INLINE512 void el_finish512(const el_host_lstm_t *p, int32_t block, el_sums512_t input,
+    el_sums512_t sums, const el_table512_t *table, int exact, int16_t *cell, int8_t *next)
+{
+    if (exact) {
+        el_exact512(p, block, input, sums, cell, next);
+        return;
     }
-    return s;
+    if (p->hidden_shift) {
+        sums = el_shifted512(sums, p->hidden_shift);
+        input = el_shifted512(input, p->input_shift);
+        for (int g = 0; g < 4; g++) {
+            sums.gate[g] = _mm512_add_epi32(sums.gate[g], input.gate[g]);
+        }
+    }
+    el_edge512(p, block, sums, table, cell, next);
 }
 
 /* Raise a hidden state to unsigned bytes; whole vectors, the padding too. */
@@ -235,7 +331,7 @@ EL_INLINE512 void el_raise512(const int8_t *hidden, int32_t blocks, uint8_t *rai
     }
 }
 
-static EL_AVX512 void el_lstm_one_avx512(const el_host_lstm_t *p, uint8_t *state, int32_t steps,
+EL_INLINE512 void el_one512(const el_host_lstm_t *p, int exact, uint8_t *state, int32_t steps,
     const int8_t *x, int8_t *y, uint8_t *scratch)
 {
     const el_table512_t table = el_table512();
@@ -261,8 +357,8 @@ static EL_AVX512 void el_lstm_one_avx512(const el_host_lstm_t *p, uint8_t *state
                     el_dot512_four(p->input_weights + size * block, rows + t * row_bytes,
                         row_bytes, p->input_groups, s);
                     for (int k = 0; k < 4; k++) {
-                        const el_sums512_t v = el_shifted512(s[k], p->input_shift);
-                        memcpy(ahead + (int64_t)64 * ((t + k) * p->blocks + block), &v, sizeof v);
+                        memcpy(ahead + (int64_t)64 * ((t + k) * p->blocks + block), &s[k],
+                            sizeof s[k]);
                     }
                 }
                 for (; t < count; t++) {
@@ -280,15 +376,18 @@ static EL_AVX512 void el_lstm_one_avx512(const el_host_lstm_t *p, uint8_t *state
                 } else {
                     s = el_input512(p, block, rows);
                 }
-                s = el_hidden512(p, block, raised, s);
-                el_finish512(p, block, s, &table, cell + 16 * block, hidden + 16 * block);
+                const el_sums512_t sums = el_dot512(
+                    p->hidden_weights + (int64_t)256 * p->hidden_quads * block, raised,
+                    p->hidden_quads, el_begin512(p, s, exact));
+                el_finish512(p, block, s, sums, &table, exact, cell + 16 * block,
+                    hidden + 16 * block);
             }
             memcpy(y, hidden, (size_t)p->hidden);
         }
     }
 }
 
-static EL_AVX512 void el_lstm_many_avx512(const el_host_lstm_t *p, uint8_t *state,
+EL_INLINE512 void el_many512(const el_host_lstm_t *p, int exact, uint8_t *state,
     int32_t streams, int32_t steps, const int8_t *x, int64_t x_stride, int8_t *y,
     int64_t y_stride, uint8_t *scratch)
 {
@@ -297,7 +396,7 @@ static EL_AVX512 void el_lstm_many_avx512(const el_host_lstm_t *p, uint8_t *stat
     const int64_t row_bytes = el_host_input_bytes(p), state_bytes = el_host_state_bytes(p);
     const int64_t step_bytes = (int64_t)p->input * (p->wide ? 2 : 1);
     uint8_t *raised = scratch, *rows = scratch + (int64_t)streams * units;
-    const int32_t tiled = p->wide || p->hidden_shift ? 0 : streams & ~3;
+    const int32_t tiled = p->wide ? 0 : streams & ~3;
     for (int32_t t = 0; t < steps; t++) {
         for (int32_t n = 0; n < streams; n++) {
             el_host_row(p, x + n * x_stride + t * step_bytes, 128, rows + n * row_bytes);
@@ -309,22 +408,25 @@ static EL_AVX512 void el_lstm_many_avx512(const el_host_lstm_t *p, uint8_t *stat
                 el_sums512_t s[4] = {el_zero512(), el_zero512(), el_zero512(), el_zero512()};
                 el_dot512_four(p->input_weights + (int64_t)256 * p->input_groups * block,
                     rows + n * row_bytes, row_bytes, p->input_groups, s);
+                el_sums512_t sums[4];
                 for (int k = 0; k < 4; k++) {
-                    s[k] = el_shifted512(s[k], p->input_shift);
+                    sums[k] = el_begin512(p, s[k], exact);
                 }
                 el_dot512_four(p->hidden_weights + (int64_t)256 * p->hidden_quads * block,
-                    raised + (int64_t)n * units, units, p->hidden_quads, s);
+                    raised + (int64_t)n * units, units, p->hidden_quads, sums);
                 for (int k = 0; k < 4; k++) {
                     uint8_t *own = state + (n + k) * state_bytes;
-                    el_finish512(p, block, s[k], &table, (int16_t *)own + 16 * block,
-                        (int8_t *)own + 2 * units + 16 * block);
+                    el_finish512(p, block, s[k], sums[k], &table, exact,
+                        (int16_t *)own + 16 * block, (int8_t *)own + 2 * units + 16 * block);
                 }
             }
             for (int32_t n = tiled; n < streams; n++) {
                 uint8_t *own = state + n * state_bytes;
-                el_sums512_t s = el_input512(p, block, rows + n * row_bytes);
-                s = el_hidden512(p, block, raised + (int64_t)n * units, s);
-                el_finish512(p, block, s, &table, (int16_t *)own + 16 * block,
+                const el_sums512_t s = el_input512(p, block, rows + n * row_bytes);
+                const el_sums512_t sums = el_dot512(
+                    p->hidden_weights + (int64_t)256 * p->hidden_quads * block,
+                    raised + (int64_t)n * units, p->hidden_quads, el_begin512(p, s, exact));
+                el_finish512(p, block, s, sums, &table, exact, (int16_t *)own + 16 * block,
                     (int8_t *)own + 2 * units + 16 * block);
             }
         }
@@ -332,6 +434,21 @@ static EL_AVX512 void el_lstm_many_avx512(const el_host_lstm_t *p, uint8_t *stat
             memcpy(y + n * y_stride + (int64_t)t * p->hidden,
                 (const int8_t *)state + n * state_bytes + 2 * units, (size_t)p->hidden);
         }
+    }
+}
+
+static EL_AVX512 void el_lstm_avx512(const el_host_lstm_t *p, uint8_t *state, int32_t streams,
+    int32_t steps, const int8_t *x, int64_t x_stride, int8_t *y, int64_t y_stride,
+    uint8_t *scratch)
+{
+    if (streams == 1 && p->exact) {
+        el_one512(p, 1, state, steps, x, y, scratch);
+    } else if (streams == 1) {
+        el_one512(p, 0, state, steps, x, y, scratch);
+    } else if (p->exact) {
+        el_many512(p, 1, state, streams, steps, x, x_stride, y, y_stride, scratch);
+    } else {
+        el_many512(p, 0, state, streams, steps, x, x_stride, y, y_stride, scratch);
     }
 }
 

@@ -24,12 +24,8 @@ static void el_host_lstm(const el_host_lstm_t *p, int32_t level, uint8_t *state,
     uint8_t *scratch)
 {
 #ifdef EL_X86
-    if (level == 2 && streams == 1) {
-        el_lstm_one_avx512(p, state, steps, x, y, scratch);
-        return;
-    }
     if (level == 2) {
-        el_lstm_many_avx512(p, state, streams, steps, x, x_stride, y, y_stride, scratch);
+        el_lstm_avx512(p, state, streams, steps, x, x_stride, y, y_stride, scratch);
         return;
     }
     if (level == 1) {

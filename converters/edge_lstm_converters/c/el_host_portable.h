@@ -4,6 +4,8 @@
 extern const int32_t el_sigmoid_words[128];
 /* begin */
 
+/* Plain C that compilers vectorize: rows of bytes, unsigned by signed, in columns of 16. */
+
 static inline int32_t el_host_sigmoid(int32_t u)
 {
     u = u < -131072 ? -131072 : (u > 131071 ? 131071 : u);
@@ -16,73 +18,124 @@ static inline int32_t el_host_limit(int32_t value, int32_t low, int32_t high)
     return value < low ? low : (value > high ? high : value);
 }
 
-/* acc * multiplier >> shift, with 64-bit products. */
-static inline int32_t el_host_argument(int32_t acc, int32_t multiplier, int32_t shift)
+static inline int32_t el_host_s16(int32_t value)
 {
-    return (int32_t)(((int64_t)acc * multiplier) >> shift);
+    return el_host_limit(value, -32768, 32767);
 }
 
-/* sums[gate][unit] += weights * activations, one block. */
-static inline void el_host_dot(const int8_t *w, const uint8_t *row, int32_t quads,
-    int32_t sums[4 * EL_UNITS])
+/* value / 2**shift to nearest, ties away from zero. */
+static inline int32_t el_host_divide(int32_t value, int32_t shift)
 {
-    for (int32_t k = 0; k < quads; k++, w += 16 * EL_UNITS) {
-        const int8_t *x = (const int8_t *)row + 4 * k;
-        const int32_t a = x[0], b = x[1], c = x[2], d = x[3];
-        for (int32_t r = 0; r < 4 * EL_UNITS; r++) {
-            sums[r] += w[4 * r] * a + w[4 * r + 1] * b + w[4 * r + 2] * c + w[4 * r + 3] * d;
-        }
-    }
+    return shift == 0 ? value : (value + (1 << (shift - 1)) - (value < 0)) >> shift;
 }
 
-static inline void el_host_dot_wide(const int8_t *w, const uint8_t *row, int32_t pairs,
-    int32_t sums[4 * EL_UNITS])
+/* MultiplyByQuantizedMultiplier with two roundings. */
+static inline int32_t el_host_requantize(int32_t acc, int32_t multiplier, int32_t shift)
 {
-    for (int32_t k = 0; k < pairs; k++, w += 8 * EL_UNITS) {
-        int16_t x[2];
-        memcpy(x, row + 4 * k, 4);
-        for (int32_t r = 0; r < 4 * EL_UNITS; r++) {
-            sums[r] += w[2 * r] * x[0] + w[2 * r + 1] * x[1];
-        }
+    const int32_t wrapped = (int32_t)((uint32_t)acc << (shift > 0 ? shift : 0));
+    const int64_t product = (int64_t)wrapped * multiplier + (1 << 30);
+    return el_host_divide((int32_t)(product >> 31), shift < 0 ? -shift : 0);
+}
+
+static inline int32_t el_host_columns(int32_t n)
+{
+    return (n + 15) & ~15;
+}
+
+static inline int32_t el_host_dot(const int8_t *restrict w, const uint8_t *restrict x, int32_t n)
+{
+    int32_t sum = 0;
+    for (int32_t k = 0; k < n; k++) {
+        sum += w[k] * x[k];
     }
+    return sum;
+}
+
+static inline int32_t el_host_dot_wide(
+    const int8_t *restrict w, const int16_t *restrict x, int32_t n)
+{
+    int32_t sum = 0;
+    for (int32_t k = 0; k < n; k++) {
+        sum += w[k] * x[k];
+    }
+    return sum;
+}
+
+/* One step of the edge arithmetic for one unit, from the sums of its gates. */
+static inline int8_t el_host_edge(const el_host_lstm_t *p, int32_t at, const int32_t sums[4],
+    int16_t *cell)
+{
+    int32_t gate[4];
+    for (int32_t g = 0; g < 4; g++) {
+        const int32_t high = p->high_shift && !(g & 1);
+        const uint32_t own = (uint32_t)p->bias_raised[at + EL_UNITS * g] + (uint32_t)sums[g];
+        const uint32_t raised = high
+            ? own + 255u * (uint32_t)sums[g] + (uint32_t)sums[g + 1] : own;
+        const int64_t product = (int64_t)(int32_t)raised
+            * (p->multipliers[at + EL_UNITS * g] >> 16);
+        gate[g] = el_host_sigmoid((int32_t)(product >> (high ? p->high_shift : p->shift)));
+    }
+    const int32_t added = (gate[0] * (2 * gate[2] - 32768)) >> p->cell_bits;
+    *cell = (int16_t)el_host_s16((gate[1] * *cell + added + (1 << 14)) >> 15);
+    const int32_t squashed = 2 * el_host_sigmoid(*cell * (1 << p->cell_bits)) - 32768;
+    return (int8_t)el_host_limit((gate[3] * squashed + (1 << 22)) >> 23, -128, 127);
+}
+
+/* The same in an interchange profile. */
+static inline int8_t el_host_exact(const el_host_lstm_t *p, int32_t at, const int32_t input[4],
+    const int32_t recurrent[4], int16_t *cell)
+{
+    const el_host_exact_t *e = p->exact;
+    int32_t gate[4];
+    for (int32_t g = 0; g < 4; g++) {
+        const int32_t here = at + EL_UNITS * g;
+        const uint32_t from_input = (uint32_t)input[g] + (uint32_t)p->bias_raised[here];
+        const uint32_t from_hidden = (uint32_t)recurrent[g] + (uint32_t)e->hidden_bias_raised[here];
+        const int32_t total = el_host_s16(
+            el_host_requantize((int32_t)from_input, e->input_multiplier[g], e->input_shift[g]));
+        int32_t term = el_host_requantize(
+            (int32_t)from_hidden, e->hidden_multiplier[g], e->hidden_shift[g]);
+        term = e->saturated_term ? el_host_s16(term) : term;
+        gate[g] = (g == 2 ? e->gate_tanh : e->sigmoid)[el_host_s16(total + term)];
+    }
+    int32_t kept = gate[1] * *cell, added = gate[0] * gate[2];
+    if (e->twice_rounded) {
+        kept = (kept + 1) >> 1;
+        added = (added + 1) >> 1;
+    }
+    kept = el_host_s16(el_host_divide(kept, e->kept_shift));
+    added = el_host_divide(added, e->added_shift);
+    added = e->saturated_added ? el_host_s16(added) : added;
+    int32_t now = el_host_s16(kept + added);
+    now = e->clip > 0 ? el_host_limit(now, -e->clip, e->clip) : now;
+    *cell = (int16_t)now;
+    const int32_t product = el_host_requantize(
+        gate[3] * e->cell_tanh[now], e->product_multiplier, e->product_shift);
+    return (int8_t)el_host_limit(product + e->zero_point, -128, 127);
 }
 
 static void el_lstm_step_portable(const el_host_lstm_t *p, const uint8_t *row,
-    const uint8_t *hidden, int16_t *cell, int8_t *next)
+    const uint8_t *raised, int16_t *cell, int8_t *next)
 {
-    for (int32_t block = 0; block < p->blocks; block++) {
-        int32_t s[4 * EL_UNITS] = {0}, h[4 * EL_UNITS] = {0};
-        if (p->wide) {
-            el_host_dot_wide(p->input_weights + (int64_t)8 * EL_UNITS * p->input_groups * block,
-                row, p->input_groups, s);
-        } else {
-            el_host_dot(p->input_weights + (int64_t)16 * EL_UNITS * p->input_groups * block, row,
-                p->input_groups, s);
+    const int32_t columns = el_host_columns(p->input), units = el_host_columns(p->hidden);
+    for (int32_t unit = 0; unit < p->hidden; unit++) {
+        const int32_t at = 4 * EL_UNITS * (unit / EL_UNITS) + unit % EL_UNITS;
+        int32_t input[4], recurrent[4];
+        for (int32_t g = 0; g < 4; g++) {
+            const int32_t r = g * p->hidden + unit;
+            const int8_t *w = p->input_rows + (int64_t)r * columns;
+            input[g] = p->wide ? el_host_dot_wide(w, (const int16_t *)(const void *)row, p->input)
+                               : el_host_dot(w, row, columns);
+            recurrent[g] = el_host_dot(p->hidden_rows + (int64_t)r * units, raised, units);
         }
-        el_host_dot(p->hidden_weights + (int64_t)16 * EL_UNITS * p->hidden_quads * block, hidden,
-            p->hidden_quads, h);
-        const int32_t *bias = p->bias + 4 * EL_UNITS * block;
-        const int32_t *multipliers = p->multipliers + 4 * EL_UNITS * block;
-        for (int32_t r = 0; r < 4 * EL_UNITS; r++) {
-            s[r] = s[r] * (1 << p->input_shift) + h[r] * (1 << p->hidden_shift);
+        if (p->exact) {
+            next[unit] = el_host_exact(p, at, input, recurrent, cell + unit);
+            continue;
         }
-        for (int32_t unit = 0; unit < EL_UNITS; unit++) {
-            int32_t gate[4];
-            for (int32_t g = 0; g < 4; g++) {
-                const int32_t at = EL_UNITS * g + unit;
-                const int32_t high = p->high_shift && !(g & 1);
-                const int32_t acc = bias[at] + (high ? 256 * s[at] + s[at + EL_UNITS] : s[at]);
-                gate[g] = el_host_sigmoid(el_host_argument(
-                    acc, multipliers[at] >> 16, high ? p->high_shift : p->shift));
-            }
-            const int32_t added = (gate[0] * (2 * gate[2] - 32768)) >> p->cell_bits;
-            int16_t *own = cell + EL_UNITS * block + unit;
-            const int32_t kept = (gate[1] * *own + added + (1 << 14)) >> 15;
-            *own = (int16_t)el_host_limit(kept, -32768, 32767);
-            const int32_t squashed = 2 * el_host_sigmoid(*own * (1 << p->cell_bits)) - 32768;
-            next[EL_UNITS * block + unit] = (int8_t)el_host_limit(
-                (gate[3] * squashed + (1 << 22)) >> 23, -128, 127);
+        for (int32_t g = 0; g < 4; g++) {
+            input[g] = input[g] * (1 << p->input_shift) + recurrent[g] * (1 << p->hidden_shift);
         }
+        next[unit] = el_host_edge(p, at, input, cell + unit);
     }
 }
 
@@ -90,16 +143,21 @@ static void el_lstm_portable(const el_host_lstm_t *p, uint8_t *state, int32_t st
     int32_t steps, const int8_t *x, int64_t x_stride, int8_t *y, int64_t y_stride,
     uint8_t *scratch)
 {
-    const int32_t units = EL_UNITS * p->blocks;
+    const int32_t units = EL_UNITS * p->blocks, columns = el_host_columns(p->input);
     const int64_t step_bytes = (int64_t)p->input * (p->wide ? 2 : 1);
-    uint8_t *row = scratch, *before = scratch + el_host_input_bytes(p);
+    uint8_t *raised = scratch, *row = scratch + units;
     for (int32_t n = 0; n < streams; n++) {
         uint8_t *own = state + n * el_host_state_bytes(p);
         int8_t *hidden = (int8_t *)own + 2 * units;
         for (int32_t t = 0; t < steps; t++) {
-            el_host_row(p, x + n * x_stride + t * step_bytes, 0, row);
-            memcpy(before, hidden, (size_t)units);
-            el_lstm_step_portable(p, row, before, (int16_t *)own, hidden);
+            const int8_t *now = x + n * x_stride + t * step_bytes;
+            if (p->wide) {
+                memcpy(row, now, (size_t)step_bytes);
+            } else {
+                el_host_row_s8(now, p->input, columns, 128, row);
+            }
+            el_host_row_s8(hidden, units, units, 128, raised);
+            el_lstm_step_portable(p, row, raised, (int16_t *)(void *)own, hidden);
             memcpy(y + n * y_stride + (int64_t)t * p->hidden, hidden, (size_t)p->hidden);
         }
     }
