@@ -65,13 +65,14 @@ class State:
     """A state that the runtime holds: fed by it, or given back to it.
 
     Args:
-        shape: zeros of the value's shape, without memory.
+        values: what it is at first, of the value's shape, without memory; zeros where that is
+            not known.
         origin: in words, for messages.
         fed: whether it comes from an input of the graph.
         lengths: whether it is not a state but the lengths of the rows.
     """
 
-    shape: Array
+    values: Array
     origin: str
     fed: bool = False
     lengths: bool = False
@@ -142,7 +143,7 @@ class Axes:
             shape = self.shape(value.parts[0])
             shape[value.axis] = len(value.parts)
             return tuple(shape)
-        return value.shape.shape if isinstance(value, State) else value.shape
+        return value.values.shape if isinstance(value, State) else value.shape
 
     def shown(self, sizes: Sequence[int]) -> str:
         """Return sizes as text, without the primes that stand for open ones."""

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from edge_lstm.arrays import Array
+from edge_lstm.arrays import F32, Array
 from edge_lstm.errors import UnreadableModel, UnsupportedModel
 from edge_lstm.files import read_bytes
 from edge_lstm_converters.part_onnx import Part, cut
@@ -77,7 +78,11 @@ class Port:
 
 @dataclass(frozen=True)
 class Graph:
-    """What matters of an ONNX file: the nodes that its outputs need, in order."""
+    """What matters of an ONNX file: the nodes that its outputs need, in order.
+
+    ``first_states`` are values of inputs that a runtime feeds back, by name, [hidden] each: the
+    metadata ``initial_state``, as ``write_onnx`` writes it.
+    """
 
     path: Path
     nodes: tuple[Node, ...]
@@ -85,6 +90,7 @@ class Graph:
     inputs: tuple[Port, ...]
     outputs: tuple[Port, ...]
     producer: str
+    first_states: dict[str, F32] = field(default_factory=dict)
 
 
 # Rules on a node of any kind.
@@ -260,7 +266,22 @@ def _graph(path: Path, model: onnx.ModelProto, constants: dict[str, Array]) -> G
         ),
         outputs=outputs,
         producer=f"{model.producer_name} {model.producer_version}".strip(),
+        first_states=_first_states(path, model),
     )
+
+
+def _first_states(path: Path, model: onnx.ModelProto) -> dict[str, F32]:
+    text = {entry.key: entry.value for entry in model.metadata_props}.get("initial_state", "{}")
+    where = f"{path}: metadata 'initial_state'"
+    try:
+        stated = json.loads(text)
+        found = {str(name): np.array(values, np.float32) for name, values in stated.items()}
+    except (ValueError, TypeError, AttributeError, OverflowError, RecursionError) as error:
+        raise UnreadableModel(f"{where}: is not JSON of numbers by input name") from error
+    for name, values in found.items():
+        if values.ndim != 1 or not np.isfinite(values).all():
+            raise UnreadableModel(f"{where}: {name!r} has {values.ndim} axes; want finite numbers")
+    return found
 
 
 def _node(proto: onnx.NodeProto, index: int, opsets: dict[str, int]) -> Node:

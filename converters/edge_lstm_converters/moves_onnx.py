@@ -230,10 +230,10 @@ def state(axes: Axes, node: Node, inputs: Values) -> list[Value]:
     if node.op not in LAYOUT_OPS:
         accepted = "a state may go to an LSTM or out of the graph, as it is"
         raise RefusedError(f"computes with {states[0].origin}", accepted)
-    shapes = [v.shape if isinstance(v, State) else v for v in inputs]
+    values = [v.values if isinstance(v, State) else v for v in inputs]
     fed = all(v.fed for v in states)
     lengths = any(v.lengths for v in states)
     return [
         State(a, states[0].origin, fed, lengths)
-        for a in fold(node, shapes)  # type: ignore[arg-type]
+        for a in fold(node, values)  # type: ignore[arg-type]
     ]

@@ -197,10 +197,16 @@ class _Walk:
             Step(None, None, 0), tuple((str(i),) for i in range(count)), integers
         )
         for state, shape in state_shapes.items():
-            zeros = np.broadcast_to(np.float32(0), shape)
+            first = self.graph.first_states.get(state, np.zeros(1, np.float32))
+            if len(first) not in (1, *shape[-1:]):
+                raise UnreadableModel(
+                    f"metadata 'initial_state': {state!r} has {len(first)} values; want {shape[-1]}"
+                )
             is_length = state in lengths
             words = "the lengths" if is_length else "a state"
-            self.values[state] = State(zeros, f"input {state!r}, {words}", True, is_length)
+            self.values[state] = State(
+                np.broadcast_to(first, shape), f"input {state!r}, {words}", True, is_length
+            )
         for node in self.graph.nodes:
             self._visit(node)
         name_of_output, view = self._main_output()
@@ -342,7 +348,9 @@ class _Walk:
         if self.graph.producer:
             source["producer"] = self.graph.producer
         if states:
-            source["state"] = "an input of the file; held by the runtime here, zero at first"
+            known = states & self.graph.first_states.keys()
+            first = "from the file's metadata" if known else "zero"
+            source["state"] = f"an input of the file; held by the runtime here, {first} at first"
         if lengths:
             source["lengths"] = f"input {', '.join(sorted(lengths))} of the file"
         return source

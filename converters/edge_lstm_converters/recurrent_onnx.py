@@ -166,10 +166,9 @@ def _first_states(
         for atom in x.axes[batch]:
             if atom in axes.open_atoms:
                 raise SizeLearned(atom, rows)
-    if isinstance(value, State):
-        return [None] * directions
-    states = np.moveaxis(value, batch, 1)
-    if rows not in (1, batch_size):
+    values = value.values if isinstance(value, State) else value
+    states = np.moveaxis(values, batch, 1)
+    if rows not in (1, batch_size) and not isinstance(value, State):
         raise RefusedError(f"{word} has {rows} rows", f"want {batch_size}, the batch of X")
     if not (states == states[:, :1]).all():
         raise RefusedError(f"{word} differs from row to row", "want the same for all of the batch")
