@@ -29,6 +29,8 @@ READERS: dict[str, tuple[str, str, tuple[str, ...]]] = {
 WRITERS: dict[str, tuple[str, str]] = {
     "onnx": ("edge_lstm_converters.write_onnx", "write_onnx"),
     "tflite": ("edge_lstm_converters.write_tflite", "write_tflite"),
+    "c": ("edge_lstm_converters.write_c", "write_c"),
+    "tflm": ("edge_lstm_converters.write_tflm", "write_tflm"),
 }
 
 

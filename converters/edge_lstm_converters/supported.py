@@ -15,10 +15,11 @@ import numpy as np
 from edge_lstm import cells
 from edge_lstm.arrays import F32
 from edge_lstm.calibrate import calibrate
+from edge_lstm.cells import WriteStateOp
 from edge_lstm.cells.functions import NAMES
 from edge_lstm.errors import UnsupportedModel
 from edge_lstm.plain_form import without_projections
-from edge_lstm.program import EDGE, PROFILES
+from edge_lstm.program import EDGE, PROFILES, Op, Program
 from edge_lstm.quantize import quantize
 from edge_lstm.spec import Layer, ModelSpec, Signal
 from edge_lstm_converters import (
@@ -29,6 +30,9 @@ from edge_lstm_converters import (
     rules_tflite,
     rules_tflite_float,
 )
+from edge_lstm_converters.c_layout import MOVES
+from edge_lstm_converters.c_ops import EMITTERS
+from edge_lstm_converters.c_source import CModel
 from edge_lstm_converters.graph_to_onnx import GraphWriter
 from edge_lstm_converters.layer_config import LAYER_KEYS
 from edge_lstm_converters.load_onnx import NODE_RULES, OLDEST_OPSET
@@ -52,6 +56,7 @@ def text() -> str:
         " the reason and the way out, before anything is written.",
         *_formats(),
         *_cells(),
+        *_c(),
         *_onnx(),
         *_torch(),
         *_keras(),
@@ -171,12 +176,15 @@ def _cells() -> list[str]:
         steps = STEPS if isinstance(layers[0], cells.Flatten) else None
         spec = ModelSpec("sample", kind, layers, steps)
         marks = [_onnx_mark(spec), _integer_mark(spec, PROFILES[0]), _integer_mark(spec, EDGE)]
+        marks.append(_c_mark(spec))
         rows.append(f"| {word} | {' | '.join(marks)} |")
     return [
         "## Layers",
         "Every layer runs in the float reference. The columns are found by trying each; where a"
         " cell says no, `--quant float32 --to onnx` is the way.",
-        _table("| layer | ONNX | int8, profiles of the TFLite family | int8, profile edge |", rows),
+        _table(
+            "| layer | ONNX | int8, profiles of the TFLite family | int8, profile edge | C |", rows
+        ),
     ]
 
 
@@ -188,19 +196,59 @@ def _onnx_mark(spec: ModelSpec) -> str:
     return "yes"
 
 
-def _integer_mark(spec: ModelSpec, profile: str) -> str:
+def _program(spec: ModelSpec, profile: str) -> Program:
+    """Quantize a sample model; raises UnsupportedModel where that cannot be."""
     shape = (8, STEPS)
     rng = np.random.default_rng(0)
     tokens = spec.input.kind == "tokens"
     x = rng.integers(0, 7, shape) if tokens else rng.normal(0, 1, (*shape, FEATURES))
+    return quantize(spec, calibrate(spec, x), profile)
+
+
+def _c_mark(spec: ModelSpec) -> str:
+    """Return for which profiles there is C; ``STEPS`` is the longest sequence."""
+    able = []
+    for profile in (*PROFILES, EDGE):
+        try:
+            CModel(_program(spec, profile), STEPS)
+        except UnsupportedModel:
+            continue
+        able.append(profile)
+    if len(able) in (0, len(PROFILES) + 1):
+        return "every profile" if able else "no"
+    missing = [profile for profile in (*PROFILES, EDGE) if profile not in able]
+    return _names(able) if len(able) < len(missing) else f"all but {_names(missing)}"
+
+
+def _integer_mark(spec: ModelSpec, profile: str) -> str:
     try:
-        program = quantize(spec, calibrate(spec, x), profile)
+        program = _program(spec, profile)
     except UnsupportedModel:
         return "no"
     if program.has_state_ops:
         return "yes, in .tflite a step a call" if program.streams else "yes, but not in .tflite"
     rewritten = any("folded" in w or "written as" in w for w in program.warnings)
     return "yes, in other words" if rewritten else "yes"
+
+
+# C
+
+
+def _c() -> list[str]:
+    words: dict[str, list[str]] = {}
+    for op, emitter in EMITTERS.items():
+        words.setdefault(_first_line(emitter), []).append(op.type_name)
+    rows = [f"| {_names(ops)} | {line} |" for line, ops in words.items()]
+    free: tuple[type[Op], ...] = (*MOVES, WriteStateOp)
+    moves = _names(op.type_name for op in free)
+    return [
+        "## C",
+        "`--to c` writes what `inspect --stage program` shows, op by op.",
+        _table("| op | in C |", rows),
+        f"These become addresses, or loops that copy: {moves}. `quantize` and `dequantize` at a"
+        " model's ends are left to its caller, in `NAME_float.h`; floats inside a model are"
+        " refused.",
+    ]
 
 
 # Readers
