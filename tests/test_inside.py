@@ -5,10 +5,12 @@ from __future__ import annotations
 from dataclasses import replace
 
 import numpy as np
+import pytest
 
 from edge_lstm.arrays import F32
 from edge_lstm.calibrate import calibrate
-from edge_lstm.cells import Bidirectional, Dense, Gate, LastStep, Layer, Lstm, LstmOp
+from edge_lstm.cells import Bidirectional, Dense, Gate, Gru, LastStep, Layer, Lstm, LstmOp
+from edge_lstm.program import Profile
 from edge_lstm.quantize import quantize
 from edge_lstm.records import SignalFidelity
 from edge_lstm.spec import ModelSpec, Signal
@@ -62,6 +64,35 @@ def test_both_directions_are_compared_in_the_order_in_which_they_ran() -> None:
     found = signals(model(both, *head(16)))
     assert any("back" in name and name.endswith("cell_state") for name in found)
     assert all(signal.snr_db > 25 for signal in found.values()), found
+
+
+@pytest.mark.parametrize("profile", ["edge", "tflm"])
+def test_gates_of_a_gru_are_there_in_each_form_that_it_has(profile: Profile) -> None:
+    rng = np.random.default_rng(4)
+
+    def values(*size: int) -> F32:
+        return rng.normal(0, 0.4, size).astype(np.float32)
+
+    gates = tuple(Gate(values(8, 3), values(8, 8), values(8)) for _ in "zrn")
+    spec = model(Gru("gru", gates, values(8)), *head(8))  # type: ignore[arg-type]
+    found = analyse(spec, quantize(spec, calibrate(spec, X), profile=profile), X)
+    by_name = {signal.name: signal for signal in found.signals}
+    # The edge kernel keeps its candidate to itself.
+    words = ("update", "reset", "candidate")[: 2 if profile == "edge" else 3]
+    for word in words:
+        signal = by_name[f"gru.{word}_gate"]
+        assert (signal.kind, len(signal.error_over_time)) == ("gate", 12)
+        assert signal.snr_db > 25
+    assert by_name["gru.output"].snr_db > 25
+
+
+def test_gates_and_cell_of_the_edge_lstm_are_there() -> None:
+    spec = model(lstm("one", 3), *head(8))
+    found = analyse(spec, quantize(spec, calibrate(spec, X), profile="edge"), X)
+    kinds = {signal.name: signal.kind for signal in found.signals}
+    want = dict.fromkeys((f"one.{g}_gate" for g in ("input", "forget", "cell", "output")), "gate")
+    assert kinds.items() >= (want | {"one.cell_state": "state", "one.output": "output"}).items()
+    assert all(signal.snr_db > 25 for signal in found.signals)
 
 
 def test_error_over_time_grows_where_the_integers_go_astray() -> None:

@@ -16,6 +16,9 @@ ROLES = {
     "output_gate": "c4",
     "cell_state": "c5",
     "output": "c6",
+    "update_gate": "c1",
+    "reset_gate": "c2",
+    "candidate_gate": "c3",
 }
 """Signals of a recurrent layer, and their colours."""
 

@@ -6,7 +6,16 @@ import numpy as np
 
 from edge_lstm import float_reference
 from edge_lstm.arrays import F64, Array
-from edge_lstm.cells import LstmOp
+from edge_lstm.cells import EdgeGruOp, EdgeLstmOp, LstmOp
+from edge_lstm.cells.edge_gru import EdgeGruKernel, narrowed
+from edge_lstm.cells.edge_lstm import EdgeLstmKernel, EdgeRecurrentOp
+from edge_lstm.cells.edge_rows import (
+    ARGUMENT_MAX,
+    ARGUMENT_MIN,
+    accumulate,
+    sigmoid_of,
+    tanh_of,
+)
 from edge_lstm.cells.functions import sigmoid
 from edge_lstm.plain_form import plain_form
 from edge_lstm.program import Op, Program, Tensor
@@ -17,6 +26,8 @@ from edge_lstm_benchmarks.accuracy import cosine, snr_db
 from edge_lstm_benchmarks.verify_difference import trace_lstm
 
 GATES = ("input", "forget", "cell", "output")
+GRU_GATES = ("update", "reset", "candidate")
+TANH_GATES = ("cell", "candidate")
 MOST_STEPS = 1000
 """Longer sequences are cut: the plain integer arithmetic takes its time."""
 MOST_VALUES = 4e6
@@ -55,7 +66,11 @@ def analyse(spec: ModelSpec, program: Program, x: Array) -> Analysis:
 
 def _width(op: Op, program: Program) -> int:
     """Return how many values of an op are kept for each step."""
-    inside = 5 * op.cell_count if isinstance(op, LstmOp) else 0
+    inside = 0
+    if isinstance(op, LstmOp):
+        inside = 5 * op.cell_count
+    elif isinstance(op, EdgeRecurrentOp):
+        inside = 5 * op.hidden_size
     return program.tensors[op.output].signal.size + inside
 
 
@@ -64,7 +79,8 @@ def _float_signals(spec: ModelSpec, x: Array) -> dict[str, F64]:
 
     def observe(name: str, values: F64) -> None:
         if name.endswith("_gate"):
-            values = np.tanh(values) if name.endswith(".cell_gate") else sigmoid(values)
+            word = name.rpartition(".")[2].removesuffix("_gate")
+            values = np.tanh(values) if word in TANH_GATES else sigmoid(values)
         found[name] = values.reshape(len(x), -1, values.shape[-1])
 
     float_reference.run(spec, x, observe=observe)
@@ -82,10 +98,25 @@ def _integer_signals(program: Program, x: Array) -> list[tuple[str, str, Seen]]:
     for op in program.ops:
         if isinstance(op, LstmOp):
             found += _lstm_signals(op, program, values[op.inputs[0]])
+        elif isinstance(op, EdgeLstmOp):
+            found += _edge_lstm_signals(op, values[op.inputs[0]])
+        elif isinstance(op, EdgeGruOp):
+            found += _edge_gru_signals(op, values[op.inputs[0]])
         tensor = program.tensors[op.output]
         if tensor.is_quantized:
-            found.append((tensor.name, "output", _seen(tensor, values[op.output])))
+            gate = _gate_of(tensor.name)
+            kind = "output" if gate is None else "gate"
+            found.append((gate or tensor.name, kind, _seen(tensor, values[op.output])))
     return found
+
+
+def _gate_of(tensor: str) -> str | None:
+    """Return the gate that a tensor of a GRU made of single ops holds, by its float name."""
+    for word in GRU_GATES:
+        layer = tensor.removesuffix(f"_{word}_gate.output")
+        if layer != tensor:
+            return f"{layer}.{word}_gate"
+    return None
 
 
 def _lstm_signals(op: LstmOp, program: Program, x: Array) -> list[tuple[str, str, Seen]]:
@@ -103,6 +134,48 @@ def _lstm_signals(op: LstmOp, program: Program, x: Array) -> list[tuple[str, str
     cell = over_time("cell_state")
     real = cell.astype(np.float64) * op.cell_scale
     return [*found, (f"{op.name}.cell_state", "state", (real, _saturated(cell, "int16")))]
+
+
+def _edge_lstm_signals(op: EdgeLstmOp, x: Array) -> list[tuple[str, str, Seen]]:
+    kernel = EdgeLstmKernel(op, len(x))
+    kernel.reset()
+    hiddens, cells = [], []
+    for step in range(x.shape[1]):
+        hiddens.append(kernel.hidden.copy())
+        kernel.step(x[:, step])
+        cells.append(kernel.cell.copy())
+    cell = np.stack(cells, axis=1)
+    real = cell.astype(np.float64) * 2.0 ** (op.cell_bits - 15)
+    state = (f"{op.name}.cell_state", "state", (real, _saturated(cell, "int16")))
+    return [*_edge_gates(op, GATES, x, np.stack(hiddens, axis=1)), state]
+
+
+def _edge_gru_signals(op: EdgeGruOp, x: Array) -> list[tuple[str, str, Seen]]:
+    """Return the gates update and reset; the candidate is not seen."""
+    kernel = EdgeGruKernel(op, len(x))
+    kernel.reset()
+    hiddens = []
+    for step in range(x.shape[1]):
+        hiddens.append(narrowed(kernel.hidden))
+        kernel.step(x[:, step])
+    return _edge_gates(op, GRU_GATES[:2], x, np.stack(hiddens, axis=1))
+
+
+def _edge_gates(
+    op: EdgeRecurrentOp, words: tuple[str, ...], x: Array, hidden: Array
+) -> list[tuple[str, str, Seen]]:
+    """Return the gates that the op's rows give for inputs and for the states before them."""
+    rows, steps = x.shape[:2]
+    fed = op.activations(x.reshape(rows * steps, -1), hidden.reshape(rows * steps, -1))
+    argument = op.rows.requantize(accumulate(op.rows, fed))
+    shaped = argument.reshape(rows, steps, op.hidden_size, len(words))
+    found = []
+    for number, word in enumerate(words):
+        part = shaped[..., number]
+        value = (tanh_of if word in TANH_GATES else sigmoid_of)(part).astype(np.float64)
+        beyond = int(np.count_nonzero((part < ARGUMENT_MIN) | (part > ARGUMENT_MAX)))
+        found.append((f"{op.name}.{word}_gate", "gate", (value * GATE_UNIT, beyond)))
+    return found
 
 
 def _seen(tensor: Tensor, integers: Array) -> Seen:
