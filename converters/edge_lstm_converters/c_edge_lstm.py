@@ -30,10 +30,11 @@ KERNELS = (
     "el_edge_lstm_dsp.h",
     "el_edge_lstm_v7m.h",
     "el_edge_lstm_thumb2.h",
+    "el_edge_lstm_rv32.h",
     "el_edge_lstm_mve.h",
 )
 ASSEMBLER_COLUMNS = 2047  # twice as many is an immediate of SUBW
-UNROLLED = 14
+BLOCK = 12  # columns
 
 
 def emit_edge_lstm(op: EdgeLstmOp, place: Place) -> COp:
@@ -56,7 +57,7 @@ el_edge_widen_s8(y, {activations} + {features}, {units}, {op.hidden_shift});"""
     words = words_array(f"{name}_words", quad_words(rows)[::-1])
     if op.rows.paired and columns <= ASSEMBLER_COLUMNS:
         words = f"#if defined(EL_CORE_MVE)\n{_helium(op, name)}#else\n{words}#endif\n"
-        words += _whole_step(op, name, columns)
+        words += _whole_step(op, place, columns)
         step = f"""\
 #if defined(EL_EDGE_LSTM_WHOLE)
 {name}_units({activations}, {cell}, x, y);
@@ -73,27 +74,34 @@ el_edge_widen_s8(y, {activations} + {features}, {units}, {op.hidden_shift});"""
     )
 
 
-def _whole_step(op: EdgeLstmOp, name: str, columns: int) -> str:
+def _whole_step(op: EdgeLstmOp, place: Place, columns: int) -> str:
     """Return the definition of the step in assembler, where the core has one.
 
     Rows in pairs have 8-bit inputs, and those a ``hidden_shift`` of 0.
     """
     assert op.hidden_shift == 0
-    fours = columns // 4
-    # The most columns at once that divide all: the fewest jumps; 1 where size comes first.
-    unroll = max(n for n in range(1, UNROLLED + 1) if fours % n == 0 or n == 1)
-    values = (op.input_size, op.hidden_size, columns, op.input_shift)
-    factors = (op.shift, op.high_shift, op.cell_bits)
-    words = ", ".join(str(value) for value in (*values, *factors))
+    names = (place.name, f"{place.program.name}_state_t")
+    sizes = (op.input_size, op.hidden_size, columns, op.input_shift)
+    words = ", ".join(str(v) for v in (*names, *sizes, op.shift, op.high_shift, op.cell_bits))
+    blocks = columns // BLOCK
     return f"""\
 #if defined(EL_EDGE_LSTM_WHOLE)
 #if defined(__OPTIMIZE_SIZE__)
-EL_EDGE_LSTM_STEP({name}, {words}, 1)
+EL_EDGE_LSTM_STEP({words}, 1)
+#elif defined(EL_CORE_RV32)
+EL_EDGE_LSTM_STEP({words}, {unrolled(blocks, 2)})
 #else
-EL_EDGE_LSTM_STEP({name}, {words}, {unroll})
+EL_EDGE_LSTM_STEP({words}, {unrolled(blocks, 7)})
 #endif
 #endif
 """
+
+
+def unrolled(blocks: int, limit: int) -> int:
+    """Return how many blocks stand in a row: all, or so many that the others are few."""
+    if blocks <= limit:
+        return max(blocks, 1)
+    return min(range(limit, limit // 2, -1), key=lambda n: blocks // n + blocks % n)
 
 
 def _helium(op: EdgeLstmOp, name: str) -> str:

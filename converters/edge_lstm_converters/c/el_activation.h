@@ -16,7 +16,7 @@
 #else
 #define EL_CORE_V7M
 #endif
-#elif defined(__riscv) && __riscv_xlen == 32 && defined(__riscv_mul)
+#elif defined(__riscv) && __riscv_xlen == 32 && defined(__riscv_mul) && !defined(__riscv_32e)
 #define EL_CORE_RV32
 #endif
 #endif

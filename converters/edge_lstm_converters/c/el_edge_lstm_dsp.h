@@ -17,9 +17,13 @@
     "smlad r9, " a ", " x ", r9\n" \
     "smlad r11, " b ", " x ", r11\n"
 
-#define EL_FOUR_COLUMNS \
-    "ldmia r1!, {r4-r7}\n" \
-    "ldrd r2, r3, [r0], #8\n" EL_TWO("r4", "r5", "r2") EL_TWO("r6", "r7", "r3")
+/* Six pairs of columns in five loads. */
+#define EL_TWELVE_COLUMNS \
+    "ldmia r0!, {r2, r3, r4}\n" \
+    "ldmia r1!, {r5, r6, r7, r12}\n" EL_TWO("r5", "r6", "r2") EL_TWO("r7", "r12", "r3") \
+    "ldmia r1!, {r2, r3, r5, r6, r7, r12}\n" EL_TWO("r2", "r3", "r4") \
+    "ldmia r0!, {r2, r3, r4}\n" EL_TWO("r5", "r6", "r2") EL_TWO("r7", "r12", "r3") \
+    "ldmia r1!, {r2, r3}\n" EL_TWO("r2", "r3", "r4")
 
 #define EL_TWO_COLUMNS \
     "ldmia r1!, {r4, r5}\n" \

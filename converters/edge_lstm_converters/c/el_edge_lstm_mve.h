@@ -92,8 +92,8 @@ static inline void el_mve_units(const int32_t *sums, const int32_t *factors, int
     vstrbq_p_s32(h, vminq_s32(y, vdupq_n_s32(127)), which);
 }
 
-#define EL_EDGE_LSTM_STEP(name, inputs, units, columns, input_shift, shift, high_shift, bits, \
-    unroll) \
+#define EL_EDGE_LSTM_STEP(name, state, inputs, units, columns, input_shift, shift, high_shift, \
+    bits, unroll) \
     static void name##_units(el_activation_t *activations, int16_t *cell, const int8_t *x, \
         int8_t *y) \
     { \

@@ -10,32 +10,44 @@
 #define EL_EDGE_LSTM_WHOLE
 
 /* A whole step of el_edge_lstm in assembler, for a layer with 8-bit inputs and rows in pairs.
- * r0 activations, r1 words, r8-r11 accumulators of i, f, g, o and then their gates, r12 where the
- * activations end, lr unit; behind the sums r2 the table's middle, r3 cell, r6 y, which are kept
- * on the stack. */
+ * r0 activations, r1 words, r8-r11 accumulators of i, f, g, o and then their gates, lr unit;
+ * behind the sums r2 the table's middle, r3 cell, r6 y, which are kept on the stack. Where the
+ * activations end is known from where the cell begins. */
 
 /* "shifted" where shift is not 0, else "plain" */
 #define EL_IF(shift, shifted, plain) ".if " shift "\n" shifted "\n.else\n" plain "\n.endif\n"
 
-/* count values of int8 from r2 to r0, shifted */
-#define EL_WIDEN(count, shift) \
-    "add r5, r2, #" count "\n" \
-    "0:\n" \
+/* count values of int8 from r2 to r0, shifted; so many at a time */
+#if defined(__OPTIMIZE_SIZE__)
+#define EL_AT_A_TIME "1"
+#else
+#define EL_AT_A_TIME "4"
+#endif
+#define EL_WIDEN_ONE(shift) \
     "ldrsb r4, [r2], #1\n" \
     EL_IF(shift, "lsl r4, r4, #" shift, "") \
-    "strh r4, [r0], #2\n" \
+    "strh r4, [r0], #2\n"
+#define EL_WIDEN(count, shift) \
+    "add r5, r2, #" count "\n" \
+    ".rept " count " %% " EL_AT_A_TIME "\n" EL_WIDEN_ONE(shift) ".endr\n" \
+    ".if " count " / " EL_AT_A_TIME "\n" \
+    "0:\n" \
+    ".rept " EL_AT_A_TIME "\n" EL_WIDEN_ONE(shift) ".endr\n" \
     "cmp r2, r5\n" \
-    "bne 0b\n"
+    "bne 0b\n" \
+    ".endif\n"
 
-#define EL_EDGE_LSTM_STEP(name, inputs, units, columns, input_shift, shift, high_shift, bits, \
-    unroll) \
+#define EL_EDGE_LSTM_STEP(name, state, inputs, units, columns, input_shift, shift, high_shift, \
+    bits, unroll) \
     __attribute__((naked, noinline)) static void name##_units( \
         __attribute__((unused)) el_activation_t *activations, \
         __attribute__((unused)) int16_t *cell, __attribute__((unused)) const int8_t *x, \
         __attribute__((unused)) int8_t *y) \
     { \
         __asm__ volatile(EL_EDGE_LSTM_TEXT(#inputs, #units, #columns, #input_shift, #shift, \
-            #high_shift, #bits, #unroll)::"i"(name##_words), "i"(&el_sigmoid_words[64])); \
+            #high_shift, #bits, #unroll)::"i"(name##_words), "i"(&el_sigmoid_words[64]), \
+            "i"(__builtin_offsetof(state, name##_cell) - \
+                __builtin_offsetof(state, name##_activations) - 2 * columns)); \
     }
 
 #define EL_EDGE_LSTM_TEXT(inputs, units, columns, input_shift, shift, high_shift, bits, unroll) \
@@ -47,20 +59,21 @@
     "strd r6, r1, [sp]\n" \
     "str r3, [sp, #8]\n" \
     EL_WIDEN(inputs, input_shift) \
-    "add r12, r0, #(2 * (" columns " - " inputs "))\n" \
+    "sub r0, r0, #(2 * " inputs ")\n" \
     "movw r1, #:lower16:%c0\n" \
     "movt r1, #:upper16:%c0\n" \
     "movw lr, #(" units " - 1)\n" \
     "1:\n" \
-    "sub r0, r12, #(2 * " columns ")\n" \
     "ldmia r1!, {r8-r11}\n" \
-    ".rept (" columns " / 4) %% " unroll "\n" EL_FOUR_COLUMNS ".endr\n" \
-    ".if (" columns " / 2) %% 2\n" EL_TWO_COLUMNS ".endif\n" \
-    ".if (" columns " / 4) / " unroll "\n" \
+    ".rept (" columns " %% 12) / 2\n" EL_TWO_COLUMNS ".endr\n" \
+    ".rept (" columns " / 12) %% " unroll "\n" EL_TWELVE_COLUMNS ".endr\n" \
+    ".if (" columns " / 12) / " unroll "\n" \
     "2:\n" \
-    ".rept " unroll "\n" EL_FOUR_COLUMNS ".endr\n" \
-    ".if (" columns " / 4) / " unroll " > 1\n" \
-    "cmp r0, r12\n" \
+    ".rept " unroll "\n" EL_TWELVE_COLUMNS ".endr\n" \
+    ".if (" columns " / 12) / " unroll " > 1\n" \
+    "ldr r2, [sp, #4]\n" \
+    EL_IF("%c2", "movw r3, #%c2\nsubs r2, r2, r3", "") \
+    "cmp r0, r2\n" \
     "bne 2b\n" \
     ".endif\n" \
     ".endif\n" \
@@ -78,9 +91,10 @@
     EL_HIDDEN \
     "ssat r4, #8, r4, asr #22\n" \
     "strb r4, [r6, lr]\n" \
+    "sub r0, r0, #(2 * " columns ")\n" \
     "subs lr, lr, #1\n" \
     "bpl 1b\n" \
-    "sub r0, r12, #(2 * (" columns " - " inputs "))\n" \
+    "add r0, r0, #(2 * " inputs ")\n" \
     "mov r2, r6\n" \
     EL_WIDEN(units, "0") \
     "add sp, sp, #12\n" \

@@ -19,9 +19,9 @@
     "mla r9, r4, r2, r9\n" \
     "mla r11, r5, r2, r11\n"
 
-#define EL_FOUR_COLUMNS \
-    EL_COLUMN("], #16", ", #-12]") EL_COLUMN(", #-14]", ", #-10]") EL_COLUMN(", #-8]", ", #-4]") \
-    EL_COLUMN(", #-6]", ", #-2]")
+#define EL_TWELVE_COLUMNS \
+    ".rept 3\n" EL_COLUMN("], #16", ", #-12]") EL_COLUMN(", #-14]", ", #-10]") \
+    EL_COLUMN(", #-8]", ", #-4]") EL_COLUMN(", #-6]", ", #-2]") ".endr\n"
 
 #define EL_TWO_COLUMNS EL_COLUMN("], #8", ", #-4]") EL_COLUMN(", #-6]", ", #-2]")
 
