@@ -44,10 +44,9 @@ from edge_lstm.spec import ModelSpec, Signal
 from edge_lstm_benchmarks import BACKENDS, open_backend
 from edge_lstm_benchmarks.machine import cpu_name, describe_host, timing_cpu
 from edge_lstm_benchmarks.remote import Worker, load_session
-from edge_lstm_benchmarks.runtimes_report import GOALS, render
+from edge_lstm_benchmarks.results_page import ROOT, write_page
+from edge_lstm_benchmarks.runtimes_report import GOALS
 from edge_lstm_benchmarks.worker import one_line
-
-ROOT = Path(__file__).resolve().parents[1]
 
 SHAPES: dict[str, tuple[int, int, int]] = {
     "8x16": (8, 16, 1),
@@ -387,8 +386,7 @@ def main(arguments: list[str] | None = None) -> int:
         results.mkdir(parents=True, exist_ok=True)
         text = json.dumps(merged(old, found), indent=1)
         write_atomically(path, f"{text}\n".encode())
-    kept = [json.loads(p.read_text(encoding="utf8")) for p in sorted(results.glob("*.json"))]
-    write_atomically(given.folder / "RESULTS.md", render(kept).encode())
+    write_page(given.folder)
     return int(failed)
 
 

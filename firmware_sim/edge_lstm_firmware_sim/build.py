@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import sys
@@ -191,17 +192,24 @@ def digest(*parts: str | bytes) -> str:
 def cached(name: str, make: Callable[[Path, Path], None]) -> Path:
     """Return a file of the cache; ``make(folder, output)`` makes it if it is not there."""
     path = make_folder(cache_folder()) / name
-    if not path.is_file():
-        with tempfile.TemporaryDirectory(prefix="edge-lstm-") as folder:
-            output = Path(folder) / name
-            make(Path(folder), output)
-            write_atomically(path, output.read_bytes())
-        _forget_the_oldest(path.parent)
+    if path.is_file():
+        with contextlib.suppress(OSError):
+            path.touch()  # used now: the last to be forgotten
+        return path
+    with tempfile.TemporaryDirectory(prefix="edge-lstm-") as folder:
+        output = Path(folder) / name
+        make(Path(folder), output)
+        write_atomically(path, output.read_bytes())
+    _forget_the_oldest(path.parent)
     return path
 
 
 def _forget_the_oldest(folder: Path) -> None:
-    """Delete what the cache holds beyond its limit."""
-    files = sorted(folder.glob("*.*"), key=lambda path: path.stat().st_mtime)
-    for path in files[:-CACHED_FILES]:
-        path.unlink(missing_ok=True)
+    """Delete what the cache holds beyond its limit; other processes may do the same now."""
+    used = []
+    for path in folder.glob("[!.]*"):
+        with contextlib.suppress(OSError):
+            used.append((path.stat().st_mtime, path))
+    for _, path in sorted(used)[:-CACHED_FILES]:
+        with contextlib.suppress(OSError):
+            path.unlink()

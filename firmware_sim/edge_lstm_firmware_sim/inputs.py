@@ -14,18 +14,25 @@ RANDOM_STEPS = 64
 
 
 def random_inputs(package: Package) -> list[Array]:
-    """Return one sequence for a package: random, with some steps of extremes; always the same."""
+    """Return sequences for a package: random, with some steps of extremes; always the same.
+
+    Where only the last step has an output, shorter ones follow the first, for their ends.
+    """
     port = package.input
     random = np.random.default_rng(0)
     steps = package.program.time_steps or package.max_steps or RANDOM_STEPS
     if port.kind == "tokens":
-        return [random.integers(0, port.size, steps).astype(np.int32)]
-    info = np.iinfo(port.dtype)
-    x = random.integers(info.min, info.max, (steps, port.size), endpoint=True)
-    # Where sums are largest: all values at one end.
-    x[steps // 2 : steps // 2 + 4] = info.max
-    x[steps // 2 + 4 : steps // 2 + 8] = info.min
-    return [x.astype(port.dtype)]
+        x: Array = random.integers(0, port.size, steps).astype(np.int32)
+    else:
+        info = np.iinfo(port.dtype)
+        x = random.integers(info.min, info.max, (steps, port.size), endpoint=True)
+        # Where sums are largest: all values at one end.
+        x[steps // 2 : steps // 2 + 4] = info.max
+        x[steps // 2 + 4 : steps // 2 + 8] = info.min
+        x = x.astype(port.dtype)
+    if package.writes_every_step or not package.streams:
+        return [x]
+    return [x, *(x[start : start + start + 1] for start in range(0, steps // 2, 2))]
 
 
 def sequences_of(package: Package, samples: Samples) -> list[Array]:

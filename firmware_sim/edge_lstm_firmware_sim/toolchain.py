@@ -35,6 +35,9 @@ COMMON = (
 # zig adds checks for undefined behaviour unless told not to.
 ZIG_ONLY = ("-fno-sanitize=all", "-Wno-unused-command-line-argument")
 
+# Needs no C library's headers; yet knows what memcpy does, as a project with a library would.
+GCC_ONLY = ("-ffreestanding", "-fbuiltin")
+
 
 @dataclass(frozen=True)
 class Compiler:
@@ -57,7 +60,7 @@ class Compiler:
         """The command that turns C into an object; the caller adds -O, -c and files."""
         if self.name == "zig":
             return [str(self.program), "cc", *self.core.zig, *COMMON, *ZIG_ONLY]
-        return [str(self.program), *self.core.gcc, *COMMON]
+        return [str(self.program), *self.core.gcc, *COMMON, *GCC_ONLY]
 
     def link_commands(self, script: Path, objects: list[Path], output: Path) -> list[list[str]]:
         """Return commands that link, to be tried in turn.

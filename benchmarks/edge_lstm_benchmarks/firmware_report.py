@@ -1,0 +1,206 @@
+"""The goals of generated C, and what was measured, as Markdown."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+Row = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Goal:
+    """What the best build of one LSTM may cost.
+
+    Args:
+        core: which.
+        profile: of the arithmetic.
+        shape: input size x hidden size.
+        most: instructions of a step.
+    """
+
+    core: str
+    profile: str
+    shape: str
+    most: float
+
+
+def macs(shape: str) -> int:
+    """Return the multiply-accumulates of an LSTM's step: four gates over input and hidden."""
+    features, hidden = (int(part) for part in shape.split("x"))
+    return 4 * hidden * (features + hidden)
+
+
+def _goals() -> tuple[Goal, ...]:
+    edge = {
+        "cortex-m0plus": (8300, 3.7), "cortex-m3": (5000, 2.5), "cortex-m4": (2450, 1.0),
+        "cortex-m7": (2450, 1.0), "cortex-m33": (2450, 1.0), "cortex-m55": (900, 0.21),
+        "rv32imc": (7200, 3.6),
+    }  # fmt: skip
+    goals = []
+    for core, (small, per_mac) in edge.items():
+        goals.append(Goal(core, "edge", "8x16", small))
+        goals.append(Goal(core, "edge", "40x128", per_mac * macs("40x128")))
+    goals.append(Goal("cortex-m4", "tflm", "8x16", 5400))
+    goals.append(Goal("cortex-m4", "tflm", "40x128", 112_000))
+    return tuple(goals)
+
+
+GOALS = _goals()
+# On a Cortex-M4 at -Os: bytes of flash beyond the weights, and for each unit on top of that.
+FLASH_BEYOND_WEIGHTS, FLASH_EACH_UNIT = 1000, 24
+# On a Cortex-M4: RAM and stack.
+MOST_RAM = {"8x16": 130, "40x128": 650}
+
+HEAD = """\
+## Generated C on emulated cores
+
+Made by `make firmware`. Instructions are exact and the same on every machine: those of one step of
+an LSTM of random weights, state carried, in the build that needs fewest of four (zig and gcc, -O3
+and -Os). Cycles are estimates: the tables of the cores' reference manuals, memory without wait
+states; none where no such table is public. Sizes are bytes of the model alone.
+"""
+
+
+def best(rows: list[Row], core: str, profile: str, shape: str) -> Row | None:
+    """Return the build of fewest instructions, or None where none was measured."""
+    found = [r for r in rows if _is(r, core, profile, shape) and "instructions" in r]
+    return min(found, key=lambda r: float(r["instructions"]), default=None)
+
+
+def _is(row: Row, core: str, profile: str, shape: str) -> bool:
+    return (row["core"], row["profile"], row["shape"]) == (core, profile, shape)
+
+
+def render(document: dict[str, Any]) -> str:
+    """Return the page's section for a document of ``firmware.py``."""
+    rows = document["costs"]
+    built = sorted({r["built_by"].rpartition(" ")[0] for r in rows if "built_by" in r})
+    run = sorted({r["run_by"] for r in rows if "run_by" in r})
+    parts = [HEAD, f"\nMeasured {document['date']} with {', '.join(built + run)}.\n"]
+    for profile, title in (("edge", "Profile edge"), ("tflm", "Profile tflm, exact")):
+        parts.append(f"\n### {title}: one step of an LSTM\n\n{_steps(rows, profile)}")
+    parts.append(f"\n### Goals\n\n{_goal_table(rows)}")
+    parts.append(f"\n### Flash, RAM and stack of the profile edge\n\n{_sizes(rows)}")
+    parts.append(f"\n### Bytes that differ from NumPy\n\n{_bytes(document['conformance'])}")
+    return "".join(parts)
+
+
+def _ordered(rows: list[Row], key: str) -> list[str]:
+    return list(dict.fromkeys(str(row[key]) for row in rows))
+
+
+def _steps(rows: list[Row], profile: str) -> str:
+    shapes = _ordered(rows, "shape")
+    head = ["instructions (per MAC)", *shapes, f"cycles at {shapes[-1]}, est.", "build"]
+    lines = []
+    for core in _ordered(rows, "core"):
+        found = {shape: best(rows, core, profile, shape) for shape in shapes}
+        last = found[shapes[-1]]
+        cells = [
+            "-" if row is None else f"{row['instructions']:,.0f} ({_per_mac(row):.2f})"
+            for row in found.values()
+        ]
+        cycles = "-" if last is None or last["cycles"] is None else f"{last['cycles']:,.0f}"
+        if last is not None and last["cycles"] == last["instructions"]:
+            cycles = "no table"
+        build = "-" if last is None else f"{last['compiler']} {last['optimization']}"
+        lines.append([core, *cells, cycles, build])
+    return _table(head, lines)
+
+
+def _per_mac(row: Row) -> float:
+    return float(row["instructions"]) / macs(row["shape"])
+
+
+def _goal_table(rows: list[Row]) -> str:
+    lines = []
+    for goal in GOALS:
+        row = best(rows, goal.core, goal.profile, goal.shape)
+        if row is not None:
+            lines.append(
+                [
+                    f"{goal.core}, {goal.profile}, {goal.shape}: instructions",
+                    f"{row['instructions']:,.0f}",
+                    f"{goal.most:,.0f}",
+                    _met(row["instructions"] <= goal.most),
+                ]
+            )
+    for shape in _ordered(rows, "shape"):
+        hidden = int(shape.partition("x")[2])
+        smallest = least(rows, shape, "flash", "-Os")
+        if smallest is not None:
+            beyond = smallest["flash"] - macs(shape)
+            most = FLASH_BEYOND_WEIGHTS + FLASH_EACH_UNIT * hidden
+            name = f"cortex-m4, edge, {shape}: flash beyond weights"
+            lines.append([name, f"{beyond:,}", f"{most:,}", _met(beyond <= most)])
+        if shape in MOST_RAM:
+            row = least(rows, shape, "memory", "-Os")
+            if row is not None:
+                memory = row["ram"] + row["stack"]
+                name = f"cortex-m4, edge, {shape}: RAM and stack"
+                met = _met(memory <= MOST_RAM[shape])
+                lines.append([name, f"{memory:,}", f"{MOST_RAM[shape]:,}", met])
+    return _table(["goal", "measured", "at most", ""], lines)
+
+
+def least(rows: list[Row], shape: str, what: str, optimization: str) -> Row | None:
+    """Return the Cortex-M4's build under edge that takes least flash, or RAM and stack."""
+    found = [
+        r
+        for r in rows
+        if _is(r, "cortex-m4", "edge", shape)
+        and r["optimization"] == optimization
+        and "instructions" in r
+    ]
+    if what == "flash":
+        return min(found, key=lambda r: int(r["flash"]), default=None)
+    return min(found, key=lambda r: int(r["ram"] + r["stack"]), default=None)
+
+
+def _met(holds: bool) -> str:
+    return "met" if holds else "**missed**"
+
+
+def _sizes(rows: list[Row]) -> str:
+    head = ["core, shape", "build", "code", "constants", "flash", "beyond weights", "RAM", "stack"]
+    lines = []
+    for row in rows:
+        if row["profile"] == "edge" and "flash" in row and row["compiler"] == "zig":
+            lines.append(
+                [
+                    f"{row['core']}, {row['shape']}",
+                    f"zig {row['optimization']}",
+                    *(f"{row[key]:,}" for key in ("code", "constants", "flash")),
+                    f"{row['flash'] - macs(row['shape']):,}",
+                    f"{row['ram']:,}",
+                    f"{row['stack']:,}",
+                ]
+            )
+    return _table(head, lines)
+
+
+def _bytes(rows: list[Row]) -> str:
+    """Return a table of models and cores: differing bytes of all that were compared."""
+    places = list(dict.fromkeys((r["core"], r["emulator"]) for r in rows))
+    head = ["model, profile", *(f"{core}, {emulator}" for core, emulator in places)]
+    lines = []
+    for model, profile in dict.fromkeys((r["model"], r["profile"]) for r in rows):
+        cells = []
+        for place in places:
+            found = [
+                r
+                for r in rows
+                if (r["model"], r["profile"], r["core"], r["emulator"]) == (model, profile, *place)
+            ]
+            cells += [
+                f"{r['differing_bytes']:,} of {r['bytes']:,}" if "bytes" in r else "not run"
+                for r in found
+            ] or ["-"]
+        lines.append([f"{model}, {profile}", *cells])
+    return _table(head, lines)
+
+
+def _table(head: list[str], rows: list[list[str]]) -> str:
+    lines = [head, ["---", *["---:"] * (len(head) - 1)], *rows]
+    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
