@@ -135,6 +135,33 @@ def test_a_graph_computes_what_keras_computes(name: str, suffix: str, tmp_path: 
         assert [type(layer) for layer in spec.layers] == [Bidirectional]
 
 
+def adapted(layers: Any) -> Any:
+    layer = layers.Normalization()
+    layer.adapt(np.random.default_rng(0).normal(2, 3, (20, zoo.TIME, 4)).astype(np.float32))
+    return layer
+
+
+NORMALIZED: dict[str, Callable[[Any], list[Any]]] = {
+    "adapted": lambda layers: [adapted(layers)],
+    "given": lambda layers: [layers.Normalization(mean=[1.0, 2, 3, 4], variance=[2.0, 1, 3, 1])],
+    "inverted": lambda layers: [layers.Normalization(mean=1.0, variance=0.25, invert=True)],
+    "rescaled": lambda layers: [layers.Rescaling(1 / 127.5, -1)],
+    "each rescaled": lambda layers: [layers.Rescaling([1.0, 2, 3, 4], [0.0, 1, 0, 1])],
+}
+
+
+@needs_keras
+@pytest.mark.parametrize("suffix", [".keras", ".h5"])
+@pytest.mark.parametrize("name", NORMALIZED)
+def test_what_normalizes_the_input_is_a_scale(name: str, suffix: str, tmp_path: Path) -> None:
+    package, layers = zoo.keras(), zoo.keras().layers
+    entry = package.Input((zoo.TIME, 4))
+    model = package.Sequential([entry, *NORMALIZED[name](layers), layers.LSTM(3)])
+    spec = read_keras(zoo.save(model, tmp_path / f"model{suffix}"))
+    assert_computes_the_same(model, spec, 0)
+    assert [layer.type_name for layer in spec.layers] == ["scale", "lstm", "laststep"]
+
+
 @needs_keras
 def test_max_pooling_behind_a_mask_is_taken_where_padding_repeats(tmp_path: Path) -> None:
     package, layers = zoo.keras(), zoo.keras().layers

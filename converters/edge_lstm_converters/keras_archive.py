@@ -44,7 +44,9 @@ VARIABLES: dict[str, tuple[str, ...]] = {
     "Embedding": ("embeddings",),
     "BatchNormalization": ("gamma", "beta", "moving_mean", "moving_variance"),
     "LayerNormalization": ("gamma", "beta"),
+    "Normalization": ("mean", "variance", "count"),
 }
+UNUSED = ("count",)  # of samples that were adapted to; a whole number
 SWITCHES = {"bias": "use_bias", "gamma": "scale", "beta": "center"}
 Half = Literal["", "forward", "backward"]
 IN_A_CELL = ("LSTM", "GRU", "SimpleRNN")
@@ -132,6 +134,7 @@ class KerasFile:
         return {
             name: as_float32(f"{layer.where}, {name}", self.weights.read(paths[name]))
             for name in wanted
+            if name not in UNUSED
         }
 
     def present(self, layer: KerasLayer) -> list[str] | None:

@@ -335,6 +335,39 @@ def _add_batch_norm(chain: Chain, layer: KerasLayer) -> None:
     chain.add(Scale(chain.name(layer), factor.astype(np.float32), offset.astype(np.float32)))
 
 
+def _add_normalization(chain: Chain, layer: KerasLayer) -> None:
+    """Add ``(x - mean) / sqrt(variance)``, of values that adapt() found or that were given."""
+    given = [layer.get(word) for word in ("mean", "variance")]
+    if given == [None, None]:
+        weights = chain.file.variables(layer)
+        _check_vectors(chain, layer, weights)
+        mean, variance = weights["mean"], weights["variance"]
+    else:
+        mean, variance = (_row(chain, layer, value) for value in given)
+    # Keras holds the deviation to at least its epsilon().
+    deviation = np.maximum(np.sqrt(np.maximum(variance.astype(np.float64), 0.0)), 1e-7)
+    factor, offset = 1 / deviation, -mean / deviation
+    if layer.get("invert", False):
+        factor, offset = deviation, mean.astype(np.float64)
+    chain.add(Scale(chain.name(layer), factor.astype(np.float32), offset.astype(np.float32)))
+
+
+def _add_rescaling(chain: Chain, layer: KerasLayer) -> None:
+    factor, offset = (_row(chain, layer, layer.get(word, 0.0)) for word in ("scale", "offset"))
+    chain.add(Scale(chain.name(layer), factor, offset))
+
+
+def _row(chain: Chain, layer: KerasLayer, value: object) -> F32:
+    """Return a number, or one a feature, as one a feature."""
+    try:
+        row = np.array(value, np.float32)
+        return np.array(np.broadcast_to(row.reshape(row.size), chain.signal.size))
+    except (ValueError, TypeError) as error:
+        raise layer.refuse(
+            f"holds {value!r} for {chain.signal.size} features", "want a number, or one a feature"
+        ) from error
+
+
 def _add_layer_norm(chain: Chain, layer: KerasLayer) -> None:
     weights = chain.file.variables(layer)
     _check_vectors(chain, layer, weights)
@@ -534,6 +567,8 @@ _BUILDERS: dict[str, Callable[[Chain, KerasLayer], None]] = {
     "Flatten": _add_flatten,
     "Reshape": _add_reshape,
     "BatchNormalization": _add_batch_norm,
+    "Normalization": _add_normalization,
+    "Rescaling": _add_rescaling,
     "LayerNormalization": _add_layer_norm,
     "Activation": _add_activation,
     "ReLU": _add_relu,

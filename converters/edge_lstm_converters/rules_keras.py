@@ -218,6 +218,8 @@ RULES: dict[str, tuple[Rule, ...]] = {
     "Reshape": (no_mask, known_length),
     "BatchNormalization": (normalizes_features,),
     "LayerNormalization": (normalizes_features, no_rms_scaling),
+    "Normalization": (no_mask, normalizes_features),
+    "Rescaling": (no_mask,),
     "Activation": (),
     "ReLU": (),
     "LeakyReLU": (),
