@@ -180,6 +180,16 @@ def test_the_readme_of_a_package_shows_code_that_compiles(
     compile_c(["gcc", *STRICT, "-fsyntax-only", str(package / "src" / "example.c")])
 
 
+@gcc
+def test_c_of_our_readme_compiles(weather: FromWeather) -> None:
+    folder, _ = weather(targets=("c",))
+    readme = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf8")
+    (code,) = re.findall(r"```c\n(.*?)```", readme, re.DOTALL)
+    source = folder / "weather_c" / "src" / "example.c"
+    source.write_text(code)
+    compile_c(["gcc", *STRICT, "-fsyntax-only", str(source)])
+
+
 @gxx
 @pytest.mark.parametrize("make", PROGRAMS)
 def test_the_arduino_sketch_compiles(make: Callable[[], Program], tmp_path: Path) -> None:
