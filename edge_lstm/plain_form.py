@@ -12,7 +12,17 @@ from dataclasses import replace
 import numpy as np
 
 from edge_lstm.arrays import F32, F64
-from edge_lstm.cells import Backward, Bidirectional, Dense, Dropout, Gate, Lstm, Recurrent, Scale
+from edge_lstm.cells import (
+    Backward,
+    Bidirectional,
+    Dense,
+    Dropout,
+    Elementwise,
+    Gate,
+    Lstm,
+    Recurrent,
+    Scale,
+)
 from edge_lstm.cells.functions import SIGMOID
 from edge_lstm.spec import Layer, ModelSpec
 
@@ -30,8 +40,8 @@ def plain_form(spec: ModelSpec) -> tuple[ModelSpec, tuple[str, ...]]:
     """
     layers: list[Layer] = []
     notes: list[str] = []
-    for layer in spec.layers:
-        layers += _rewritten(layer, notes, _plain_lstm)
+    for layer, signal in zip(spec.layers, spec.signals(), strict=False):
+        layers += _rewritten(_as_scale(layer, signal.size), notes, _plain_lstm)
     while True:  # of two scales in a row, the second goes first
         known = len(notes)
         layers = _without_scales(layers, notes)
@@ -46,6 +56,14 @@ def without_projections(spec: ModelSpec) -> ModelSpec:
     """Return the model with each projection of an LSTM as a Dense; ONNX's LSTM has none."""
     layers = [new for layer in spec.layers for new in _rewritten(layer, [], _split_projection)]
     return replace(spec, layers=tuple(layers))
+
+
+def _as_scale(layer: Layer, size: int) -> Layer:
+    """Return a factor and an offset for all features as a Scale; any other layer as it is."""
+    if not isinstance(layer, Elementwise) or layer.function.name != "affine":
+        return layer
+    alpha, beta = layer.function.alpha or 0.0, layer.function.beta or 0.0
+    return Scale(layer.name, np.full(size, alpha, np.float32), np.full(size, beta, np.float32))
 
 
 Rewrite = Callable[[Lstm, list[str]], tuple[Lstm, tuple[F64, F64] | None]]

@@ -15,6 +15,7 @@ from edge_lstm.cells import (
     Bidirectional,
     Dense,
     Dropout,
+    Elementwise,
     Gate,
     Gru,
     LastStep,
@@ -26,7 +27,7 @@ from edge_lstm.cells import (
     Rnn,
     Scale,
 )
-from edge_lstm.cells.functions import HARD_SIGMOID, TANH
+from edge_lstm.cells.functions import HARD_SIGMOID, TANH, Function
 from edge_lstm.cells.recurrent import MERGES
 from edge_lstm.errors import UnsupportedModel
 from edge_lstm.float_runtime import FloatSession
@@ -92,6 +93,9 @@ REWRITTEN: dict[str, ModelSpec] = {
     "scale before a backward LSTM": spec_of(scale("s", FEATURES), Backward("b", plain())),
     "scale behind a dense": spec_of(dense("a", FEATURES), scale("s", 4)),
     "scale before a dense": spec_of(plain(), scale("s", HIDDEN), dense("a", HIDDEN)),
+    "one factor for all features": spec_of(
+        Elementwise("s", Function("affine", 0.1, -0.5)), plain(), dense("a", HIDDEN)
+    ),
     "two scales": spec_of(scale("s", FEATURES), scale("t", FEATURES), dense("a", FEATURES)),
 }
 AS_IT_IS: dict[str, ModelSpec] = {
