@@ -9,6 +9,7 @@ import os
 import signal
 import sys
 import time
+from pathlib import Path
 
 import numpy as np
 
@@ -59,6 +60,12 @@ class Planted:
         worker.clock = worker.processor_clock = lambda: _now_ns
         if self.name == "five-rows" and shape.batch_size != 5:
             raise ValueError(f"{shape.batch_size} rows; want 5")
+        if self.name == "one-process":
+            import fcntl
+
+            # Until the process ends, as a device is taken.
+            self._held = Path(__file__).open()  # noqa: SIM115
+            fcntl.flock(self._held, fcntl.LOCK_EX | fcntl.LOCK_NB)
         if self.name == "chatty":
             os.write(1, b"INFO: engine " + b"\0" * 100)
         kind = Counter if self.name == "counts" else Fault

@@ -31,7 +31,7 @@ QUICK = BenchOptions(rounds=2, slice_ms=1.0, warm_ms=0.1, cold_runs=0, inside=Fa
 PLANTED = (
     *("right", "slow", "wrong", "raises", "segfaults", "exits", "hangs", "missing", "no-python"),
     *("unbuildable", "chatty", "remembers", "fails-late", "cold", "five-rows"),
-    "counts",
+    *("counts", "one-process"),
 )
 
 
@@ -231,6 +231,16 @@ def test_no_further_process_is_started_after_one_that_took_long() -> None:
     cold = rows_of(bench("right", options=options))["right"].cold_start
     assert cold is not None
     assert cold.runs == 1
+
+
+@pytest.mark.usefixtures("planted")
+@pytest.mark.skipif(sys.platform == "win32", reason="the lock that stands for a device is POSIX's")
+def test_a_device_that_takes_one_process_keeps_its_figures_but_the_cold_start() -> None:
+    row = rows_of(bench("one-process", options=replace(QUICK, cold_runs=1)))["one-process"]
+    assert row.latency_us is not None
+    assert row.cold_start is None
+    assert row.warning is not None
+    assert row.warning.startswith("no cold start: BlockingIOError: ")
 
 
 @pytest.mark.usefixtures("planted")

@@ -12,7 +12,7 @@ import numpy as np
 
 from edge_lstm.arrays import I64, Array
 from edge_lstm.backend import CallShape
-from edge_lstm.errors import UsageError
+from edge_lstm.errors import EdgeLstmError, UsageError
 from edge_lstm.records import ColdStart, Counted, Result
 from edge_lstm_benchmarks import accuracy, open_backend
 from edge_lstm_benchmarks.case import Case
@@ -185,14 +185,24 @@ class Contestant:
         )
 
     def start_cold(self) -> None:
-        """Start fresh processes, load the model there and make one call."""
+        """Start fresh processes, load the model there and make one call.
+
+        A second process may fail where the first runs, for one when a device takes but one: that
+        is said, and the other figures are kept.
+        """
         if self._options.cold_runs == 0 or self._counts:
             return
+        try:
+            self.result = self._cold_started()
+        except EdgeLstmError as error:
+            self._warn(f"no cold start: {one_line(error)}")
+
+    def _cold_started(self) -> Result:
+        """Return the result with what fresh processes took."""
         stepwise, batch = self.case.scenario.stepwise, self.case.scenario.batch_size
         data, shape = self._loaded["timed"][1], self.case.shape(batch, self.case.common_length)
-        x = np.ascontiguousarray(
-            self._timed_x()[:batch, 0] if stepwise else self._timed_x()[:batch]
-        )
+        x = self._timed_x()[:batch]
+        x = np.ascontiguousarray(x[:, 0] if stepwise else x)
         totals: list[float] = []
         costs: list[dict[str, Any]] = []
         while len(totals) < self._options.cold_runs:
@@ -206,18 +216,18 @@ class Contestant:
             costs.append(answer)
             if totals[-1] > self._options.cold_limit_s:
                 break
-        middle = {
-            part: statistics.median(cost[f"{part}_ns"] for cost in costs) / 1e6
-            for part in ("load", "first")
-        }
-        total = statistics.median(totals) * 1000
-        self.result = replace(
+        load, first = (
+            statistics.median(cost[part] for cost in costs) / 1e6
+            for part in ("load_ns", "first_ns")
+        )
+        last = costs[-1]
+        return replace(
             self.result,
-            cold_start=ColdStart(total, middle["load"], middle["first"], len(totals)),
-            peak_memory_bytes=costs[-1]["peak_bytes"],
-            base_memory_bytes=costs[-1]["base_bytes"],
-            package_bytes=costs[-1]["package_bytes"],
-            packages=tuple(costs[-1]["packages"]),
+            cold_start=ColdStart(statistics.median(totals) * 1000, load, first, len(totals)),
+            peak_memory_bytes=last["peak_bytes"],
+            base_memory_bytes=last["base_bytes"],
+            package_bytes=last["package_bytes"],
+            packages=tuple(last["packages"]),
         )
 
     def time_slice(self) -> None:
@@ -243,11 +253,10 @@ class Contestant:
             different = accuracy.differing_bytes(known, again)
             is_float = np.issubdtype(known.dtype, np.floating)
             if not (is_float and np.allclose(known, again, rtol=1e-5, atol=1e-6)):
-                warning = (
+                self._warn(
                     f"the timed session gives other outputs ({different:,} of {again.nbytes:,}"
                     " bytes) than those judged"
                 )
-                self.result = replace(self.result, warning=warning)
         latency = latency_of(self.rounds)
         steps = self.result.steps_per_call or 1
         total_s = max(sum(int(r.ns.sum()) for r in self.rounds), 1) * 1e-9
@@ -265,6 +274,10 @@ class Contestant:
         if self.worker is not None:
             self.worker.close()
             self.worker = None
+
+    def _warn(self, text: str) -> None:
+        before = self.result.warning
+        self.result = replace(self.result, warning=text if before is None else f"{before}; {text}")
 
     def _timed_row_numbers(self) -> I64:
         case = self.case
