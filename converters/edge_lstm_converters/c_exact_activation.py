@@ -20,6 +20,7 @@ from edge_lstm_converters.c_exact_rows import loop, requantized
 from edge_lstm_converters.c_moves import emit_elementwise
 from edge_lstm_converters.c_parts import COp, Place, array, ctype
 
+SIGMOID_END = 130559  # from here on the interpolated sigmoid is saturated
 MOST_CLASSES = 4095  # of a softmax whose sum fits Q12.19
 LEAST_FLOAT = 2.0**-126
 """Smaller terms are denormal; beside the greatest, 1.0, they change no sum."""
@@ -43,6 +44,8 @@ def emit_activation(op: ActivationOp, place: Place) -> COp:
             found = f"is fed steps of {source.scale}"
             raise place.refuse(found, "in C they must be below 2; convert the model again")
         argument = f"el_shift_right_ties_up(x[k] * {multiplier}, {shift})"
+        if op.kind == "sigmoid":
+            argument = f"el_saturate({argument}, -{SIGMOID_END}, {SIGMOID_END})"
         return _each(place, f"el_interpolated_{op.kind}({argument})", "el_interpolated.h")
     value = "x[k]"
     if op.kind == "relu":

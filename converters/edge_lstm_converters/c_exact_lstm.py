@@ -35,6 +35,8 @@ from edge_lstm_converters.c_parts import ACTIVATION, COp, Member, Place, array
 
 WORDS = {INPUT: "entrance", FORGET: "forget", CELL: "candidate", OUTPUT: "exit"}
 PEEPHOLES = {INPUT: 0, FORGET: 1, OUTPUT: 2}
+PRODUCT = 32767 * 32768
+"""Greatest magnitude of a gate times an int16."""
 TABLE_END = 65280
 """Where the interpolated tanh is saturated, in thirds of Q3.12."""
 
@@ -265,9 +267,11 @@ class _Lstm:
             added = f"el_rounding_divide_by_pot({added}, {min(30 + power, 31)})"
             added = f"(int16_t){added}" if power < -15 else added
         else:
-            kept = requantized(kept, parameters.forget_cell_factor)
-            added = requantized(added, parameters.input_cell_factor)
-            added = f"el_saturate_s16({added})" if self.tflm else added
+            kept = requantized(kept, parameters.forget_cell_factor, PRODUCT)
+            added = requantized(added, parameters.input_cell_factor, PRODUCT)
+            # With a shift of 15 places and more it fits as it is.
+            if self.tflm and parameters.input_cell_factor.shift > -14:
+                added = f"el_saturate_s16({added})"
         lines = [f"cell = el_saturate_s16({kept}\n    + {added});"]
         if parameters.cell_clip > 0:
             lines.append(
@@ -278,7 +282,7 @@ class _Lstm:
     def _hidden(self) -> str:
         """Return the statement that makes a unit's output from its gate ``exit``."""
         op, parameters = self.op, self.parameters
-        product = requantized(f"exit * {self._squashed_cell()}", parameters.hidden_factor)
+        product = requantized(f"exit * {self._squashed_cell()}", parameters.hidden_factor, PRODUCT)
         if op.projection_weights is not None:
             # Minus here, and plus in the effective bias: the signs of the kernel.
             value = f"{product} - {op.product_zero_point}"

@@ -14,9 +14,21 @@ from edge_lstm_converters.c_parts import ACTIVATION, Place, array
 LIMIT = 2**31
 
 
-def requantized(value: str, factor: Factor) -> str:
-    """Return the expression for ``value * factor``, rounded twice."""
-    return f"el_requantize({value}, {factor.multiplier}, {factor.shift})"
+def requantized(value: str, factor: Factor, bound: int = LIMIT) -> str:
+    """Return the expression for ``value * factor``, rounded twice.
+
+    Args:
+        value: an int32 expression.
+        factor: what it is multiplied by.
+        bound: its greatest magnitude; twice that fits int32 in the common case, which is faster.
+    """
+    multiplier, shift = factor
+    if multiplier == 2**30 and bound <= 2**30 and -29 <= shift < 0:
+        return f"el_requantize_half({value}, {-shift})"
+    if bound << max(shift, 0) < 2**30 and shift >= -30:
+        doubled = f"({value}) * {2 << max(shift, 0)}"
+        return f"el_requantize_doubled({doubled}, {multiplier}, {max(-shift, 0)})"
+    return f"el_requantize({value}, {multiplier}, {shift})"
 
 
 def loop(variable: str, count: int | str, lines: str) -> str:
@@ -82,7 +94,8 @@ class GateRows:
             return False
         words = self._words()
         fits = words.min() >= -32768 and words.max() <= 32767
-        return bool(fits) and reach(words, -128, 127) < LIMIT
+        high = 256 * self.weights[0::2].astype(np.int64)
+        return bool(fits) and max(reach(words, -128, 127), reach(high, -128, 127)) < LIMIT
 
     @property
     def columns(self) -> int:
@@ -119,19 +132,17 @@ class GateRows:
             weights = array("EL_ALIGNED int16_t", f"{self.name}_weights", order)
         else:
             weights = array("int8_t", f"{self.name}_weights", self.weights.swapaxes(0, 1))
-        bias = bias_array(f"{self.name}_bias", self.bias.T, wide=self.wide)
-        return weights + (bias if self.bias.any() else "")
+        if not self.bias.any():
+            return weights
+        scaled = self.bias << np.array([self._places(gate) for gate in range(4)])[:, None]
+        return weights + bias_array(f"{self.name}_bias", scaled.T, wide=self.wide)
 
     def sums(self, values: str) -> str:
         """Return the statements that give the four sums of unit ``u``, without their biases."""
         stride = f"{self.name}_weights + u * {2 if self.paired else 4} * {self.columns}"
         if self.paired:
-            return (
-                f"int32_t {self.name}[4];\n"
-                f"el_quad_rows({stride}, {values}, {self.columns}, {self.name});\n"
-                f"{self.name}[0] = ({self.name}[0] - {self.name}[1]) >> 8;\n"
-                f"{self.name}[2] = ({self.name}[2] - {self.name}[3]) >> 8;"
-            )
+            arguments = f"{stride}, {values}, {self.columns}, {self.name}"
+            return f"int32_t {self.name}[4];\nel_quad_rows({arguments});"
         ctype = "int64_t" if self.wide else "int32_t"
         dot = f"el_{'wide_' if self.wide else ''}row({stride} + k * {self.columns}, {values}, "
         return f"{ctype} {self.name}[4];\n" + loop(
@@ -140,23 +151,43 @@ class GateRows:
 
     def term(self, gate: int) -> str:
         """Return the expression for a gate's sum of unit ``u`` in the pre-activation's scale."""
-        acc = f"{self.name}[{gate}]"
-        bias = f"{self.name}_bias[4 * u + {gate}]"
-        factor = self.factors[gate]
+        factor, bias = self.factors[gate], f"{self.name}_bias[4 * u + {gate}]"
+        places, biased = self._places(gate), bool(self.bias.any())
+        acc = self._sum(gate, places)
         if self.wide:
-            total = f"{acc} + {bias}" if self.bias.any() else acc
             multiplier, right = wide_factor(factor)
+            total = f"{acc} + {bias}" if biased else acc
             return f"el_requantize_s64({total}, {multiplier}, {right})"
-        return requantized(f"el_wrap_add({acc}, {bias})" if self.bias.any() else acc, factor)
+        if places:
+            total = f"{acc} + {bias}" if biased else acc
+            right = max(-factor.shift, 0)
+            return f"el_requantize_doubled({total}, {factor.multiplier}, {right})"
+        return requantized(f"el_wrap_add({acc}, {bias})" if biased else acc, factor)
 
     def term_is_small(self, gate: int) -> bool:
         """Whether a gate's term stays below 2**30, so that more can be added."""
-        low, high = (-32768, 32767) if self.wide else (-128, 127)
-        bound = reach(self.weights[gate], low, high) + int(np.abs(self.bias[gate]).max())
         multiplier, shift = self.factors[gate]
         if self.wide:
-            return bound * multiplier < 1 << (61 - shift)
-        return bound << max(shift, 0) < 2**30
+            return self._bound(gate) * multiplier < 1 << (61 - shift)
+        return self._bound(gate) << max(shift, 0) < 2**30
+
+    def _bound(self, gate: int) -> int:
+        """Return the greatest magnitude of a gate's accumulator."""
+        low, high = (-32768, 32767) if self.wide else (-128, 127)
+        return reach(self.weights[gate], low, high) + int(np.abs(self.bias[gate]).max())
+
+    def _places(self, gate: int) -> int:
+        """Return how far a gate's accumulator is shifted to the left, doubled, where it fits."""
+        shift = self.factors[gate].shift
+        fits = self.term_is_small(gate) and -30 <= shift <= 6
+        return max(shift, 0) + 1 if fits and not self.wide else 0
+
+    def _sum(self, gate: int, places: int) -> str:
+        """Return the expression for a gate's sum, shifted to the left."""
+        if self.paired and gate % 2 == 0:
+            # The sum of the words less that of the low rows is 256 times that of the high.
+            return f"(({self.name}[{gate}] - {self.name}[{gate + 1}]) >> {8 - places})"
+        return f"{self.name}[{gate}] * {1 << places}" if places else f"{self.name}[{gate}]"
 
 
 def wide_factor(factor: Factor) -> tuple[int, int]:

@@ -118,7 +118,40 @@ static inline int32_t el_requantize(int32_t value, int32_t multiplier, int32_t s
     return el_rounding_divide_by_pot(high, right);
 }
 
-/* The same with both ties up. */
+/* left * right * 2^-32 + added, ties up; the sum must fit. */
+static inline int32_t el_high_multiply_add(int32_t left, int32_t right, int32_t added)
+{
+#if defined(__GNUC__) && defined(__thumb2__) && defined(__ARM_FEATURE_DSP)
+    int32_t sum;
+    __asm__("smmlar %0, %1, %2, %3" : "=r"(sum) : "r"(left), "r"(right), "r"(added));
+    return sum;
+#elif defined(EL_NO_LONG_MULTIPLY)
+    const uint64_t product = (uint64_t)el_multiply_s64(left, right) + 0x80000000u;
+    return (int32_t)(uint32_t)(product >> 32) + added;
+#else
+    const uint64_t from = (uint64_t)(uint32_t)added << 32 | 0x80000000u;
+    return (int32_t)(((int64_t)left * right + (int64_t)from) >> 32);
+#endif
+}
+
+/* el_requantize of doubled / 2 for a shift of -right, where right is 0 to 30.
+ * The sign that the second rounding asks for is that of the value, or the result is 0. */
+static inline int32_t el_requantize_doubled(int32_t doubled, int32_t multiplier, int32_t right)
+{
+    if (right == 0) {
+        return el_high_multiply_add(doubled, multiplier, 0);
+    }
+    return el_high_multiply_add(doubled, multiplier, (1 << (right - 1)) + (doubled >> 31)) >> right;
+}
+
+/* el_requantize of value for a multiplier of one half and a shift of -right, where right is 1
+ * to 29 and value a product of two int16. */
+static inline int32_t el_requantize_half(int32_t value, int32_t right)
+{
+    return (value + (1 << right) + 1 + 2 * (value >> 31)) >> (right + 1);
+}
+
+/* el_requantize with both ties up. */
 static inline int32_t el_requantize_ties_up(int32_t value, int32_t multiplier, int32_t shift)
 {
     const int32_t left = shift > 0 ? shift : 0, right = shift < 0 ? -shift : 0;

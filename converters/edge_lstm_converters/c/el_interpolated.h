@@ -1,56 +1,69 @@
 #ifndef EL_INTERPOLATED_H
 #define EL_INTERPOLATED_H
-#include <stdint.h>
+#include "el_fixed_point.h"
 /* begin */
 
 /* Sigmoid and tanh of TensorFlow Lite Micro and CMSIS-NN: 256 knots and straight lines.
- * Twin of the interpolated half of edge_lstm/activations.py, which computes the knots. */
-
-static const uint16_t el_sigmoid_knots[256] = {
-    32768, 33451, 34133, 34813, 35493, 36169, 36843, 37513, 38180, 38841, 39498, 40149, 40794,
-    41432, 42064, 42688, 43304, 43912, 44511, 45102, 45683, 46255, 46817, 47369, 47911, 48443,
-    48964, 49475, 49975, 50464, 50942, 51409, 51865, 52311, 52745, 53169, 53581, 53983, 54374,
-    54755, 55125, 55485, 55834, 56174, 56503, 56823, 57133, 57433, 57724, 58007, 58280, 58544,
-    58800, 59048, 59288, 59519, 59743, 59959, 60168, 60370, 60565, 60753, 60935, 61110, 61279,
-    61441, 61599, 61750, 61896, 62036, 62172, 62302, 62428, 62549, 62666, 62778, 62886, 62990,
-    63090, 63186, 63279, 63368, 63454, 63536, 63615, 63691, 63765, 63835, 63903, 63968, 64030,
-    64090, 64148, 64204, 64257, 64308, 64357, 64405, 64450, 64494, 64536, 64576, 64614, 64652,
-    64687, 64721, 64754, 64786, 64816, 64845, 64873, 64900, 64926, 64950, 64974, 64997, 65019,
-    65039, 65060, 65079, 65097, 65115, 65132, 65149, 65164, 65179, 65194, 65208, 65221, 65234,
-    65246, 65258, 65269, 65280, 65291, 65301, 65310, 65319, 65328, 65337, 65345, 65352, 65360,
-    65367, 65374, 65381, 65387, 65393, 65399, 65404, 65410, 65415, 65420, 65425, 65429, 65433,
-    65438, 65442, 65445, 65449, 65453, 65456, 65459, 65462, 65465, 65468, 65471, 65474, 65476,
-    65479, 65481, 65483, 65485, 65488, 65489, 65491, 65493, 65495, 65497, 65498, 65500, 65501,
-    65503, 65504, 65505, 65507, 65508, 65509, 65510, 65511, 65512, 65513, 65514, 65515, 65516,
-    65517, 65517, 65518, 65519, 65520, 65520, 65521, 65522, 65522, 65523, 65523, 65524, 65524,
-    65525, 65525, 65526, 65526, 65526, 65527, 65527, 65528, 65528, 65528, 65529, 65529, 65529,
-    65529, 65530, 65530, 65530, 65530, 65531, 65531, 65531, 65531, 65531, 65532, 65532, 65532,
-    65532, 65532, 65532, 65533, 65533, 65533, 65533, 65533, 65533, 65533, 65533, 65534, 65534,
-    65534, 65534, 65534, 65534, 65534, 65534, 65534, 65534, 65535,
+ * Twin of the interpolated half of edge_lstm/activations.py, which computes the knots. A word
+ * is a knot and, in its low half, the way to the next; behind the last knot there is none. */
+static const uint32_t el_sigmoid_words[257] = {
+    0x800002ab, 0x82ab02aa, 0x855502a8, 0x87fd02a8, 0x8aa502a4, 0x8d4902a2, 0x8feb029e,
+    0x9289029b, 0x95240295, 0x97b90291, 0x9a4a028b, 0x9cd50285, 0x9f5a027e, 0xa1d80278,
+    0xa4500270, 0xa6c00268, 0xa9280260, 0xab880257, 0xaddf024f, 0xb02e0245, 0xb273023c,
+    0xb4af0232, 0xb6e10228, 0xb909021e, 0xbb270214, 0xbd3b0209, 0xbf4401ff, 0xc14301f4,
+    0xc33701e9, 0xc52001de, 0xc6fe01d3, 0xc8d101c8, 0xca9901be, 0xcc5701b2, 0xce0901a8,
+    0xcfb1019c, 0xd14d0192, 0xd2df0187, 0xd466017d, 0xd5e30172, 0xd7550168, 0xd8bd015d,
+    0xda1a0154, 0xdb6e0149, 0xdcb70140, 0xddf70136, 0xdf2d012c, 0xe0590123, 0xe17c011b,
+    0xe2970111, 0xe3a80108, 0xe4b00100, 0xe5b000f8, 0xe6a800f0, 0xe79800e7, 0xe87f00e0,
+    0xe95f00d8, 0xea3700d1, 0xeb0800ca, 0xebd200c3, 0xec9500bc, 0xed5100b6, 0xee0700af,
+    0xeeb600a9, 0xef5f00a2, 0xf001009e, 0xf09f0097, 0xf1360092, 0xf1c8008c, 0xf2540088,
+    0xf2dc0082, 0xf35e007e, 0xf3dc0079, 0xf4550075, 0xf4ca0070, 0xf53a006c, 0xf5a60068,
+    0xf60e0064, 0xf6720060, 0xf6d2005d, 0xf72f0059, 0xf7880056, 0xf7de0052, 0xf830004f,
+    0xf87f004c, 0xf8cb004a, 0xf9150046, 0xf95b0044, 0xf99f0041, 0xf9e0003e, 0xfa1e003c,
+    0xfa5a003a, 0xfa940038, 0xfacc0035, 0xfb010033, 0xfb340031, 0xfb650030, 0xfb95002d,
+    0xfbc2002c, 0xfbee002a, 0xfc180028, 0xfc400026, 0xfc660026, 0xfc8c0023, 0xfcaf0022,
+    0xfcd10021, 0xfcf20020, 0xfd12001e, 0xfd30001d, 0xfd4d001c, 0xfd69001b, 0xfd84001a,
+    0xfd9e0018, 0xfdb60018, 0xfdce0017, 0xfde50016, 0xfdfb0014, 0xfe0f0015, 0xfe240013,
+    0xfe370012, 0xfe490012, 0xfe5b0011, 0xfe6c0011, 0xfe7d000f, 0xfe8c000f, 0xfe9b000f,
+    0xfeaa000e, 0xfeb8000d, 0xfec5000d, 0xfed2000c, 0xfede000c, 0xfeea000b, 0xfef5000b,
+    0xff00000b, 0xff0b000a, 0xff150009, 0xff1e0009, 0xff270009, 0xff300009, 0xff390008,
+    0xff410007, 0xff480008, 0xff500007, 0xff570007, 0xff5e0007, 0xff650006, 0xff6b0006,
+    0xff710006, 0xff770005, 0xff7c0006, 0xff820005, 0xff870005, 0xff8c0005, 0xff910004,
+    0xff950004, 0xff990005, 0xff9e0004, 0xffa20003, 0xffa50004, 0xffa90004, 0xffad0003,
+    0xffb00003, 0xffb30003, 0xffb60003, 0xffb90003, 0xffbc0003, 0xffbf0003, 0xffc20002,
+    0xffc40003, 0xffc70002, 0xffc90002, 0xffcb0002, 0xffcd0003, 0xffd00001, 0xffd10002,
+    0xffd30002, 0xffd50002, 0xffd70002, 0xffd90001, 0xffda0002, 0xffdc0001, 0xffdd0002,
+    0xffdf0001, 0xffe00001, 0xffe10002, 0xffe30001, 0xffe40001, 0xffe50001, 0xffe60001,
+    0xffe70001, 0xffe80001, 0xffe90001, 0xffea0001, 0xffeb0001, 0xffec0001, 0xffed0000,
+    0xffed0001, 0xffee0001, 0xffef0001, 0xfff00000, 0xfff00001, 0xfff10001, 0xfff20000,
+    0xfff20001, 0xfff30000, 0xfff30001, 0xfff40000, 0xfff40001, 0xfff50000, 0xfff50001,
+    0xfff60000, 0xfff60000, 0xfff60001, 0xfff70000, 0xfff70001, 0xfff80000, 0xfff80000,
+    0xfff80001, 0xfff90000, 0xfff90000, 0xfff90000, 0xfff90001, 0xfffa0000, 0xfffa0000,
+    0xfffa0000, 0xfffa0001, 0xfffb0000, 0xfffb0000, 0xfffb0000, 0xfffb0000, 0xfffb0001,
+    0xfffc0000, 0xfffc0000, 0xfffc0000, 0xfffc0000, 0xfffc0000, 0xfffc0001, 0xfffd0000,
+    0xfffd0000, 0xfffd0000, 0xfffd0000, 0xfffd0000, 0xfffd0000, 0xfffd0000, 0xfffd0001,
+    0xfffe0000, 0xfffe0000, 0xfffe0000, 0xfffe0000, 0xfffe0000, 0xfffe0000, 0xfffe0000,
+    0xfffe0000, 0xfffe0000, 0xfffe0001, 0xffff0000, 0xffff0000,
 };
 
-/* Sigmoid in Q0.15 of v in units of 1 / (3 * 4096); |v| below 2^30. */
+/* Sigmoid in Q0.15 of v in units of 1 / (3 * 4096); v within 130559, where it is saturated. */
 static inline int32_t el_interpolated_sigmoid(int32_t v)
 {
-    const int32_t a = v < 0 ? -v : v, segment = a >> 9;
-    int32_t r = 32767 << 10;
-    if (segment < 255) {
-        const int32_t knot = el_sigmoid_knots[segment];
-        r = knot * 512 + (a & 511) * (el_sigmoid_knots[segment + 1] - knot);
-    }
-    return v < 0 ? ((1 << 25) - r + 511) >> 10 : (r + 512) >> 10;
+    const int32_t sign = v >> 31, a = (v ^ sign) - sign;
+    const uint32_t word = el_sigmoid_words[a >> 9];
+    const int32_t r = (int32_t)(word >> 16) * 512 + (a & 511) * (int16_t)word;
+    /* For a negative v it is one less the same, and -1 - r is ~r. */
+    return (((r ^ sign) + 512) >> 10) - sign * 32768;
 }
 
-/* tanh in Q0.15 of v in units of 1 / (3 * 4096); |v| below 2^30. */
+/* tanh in Q0.15 of v in units of 1 / (3 * 4096). */
 static inline int32_t el_interpolated_tanh(int32_t v)
 {
-    const int32_t a = v < 0 ? -v : v, segment = a >> 8;
-    int32_t r = 65535 << 8;
-    if (segment < 255) {
-        const int32_t knot = el_sigmoid_knots[segment];
-        r = knot * 256 + (a & 255) * (el_sigmoid_knots[segment + 1] - knot);
-    }
-    return v < 0 ? ((1 << 23) - r + 127) >> 8 : (r - (1 << 23) + 128) >> 8;
+    const int32_t bounded = el_saturate(v, -65536, 65535);
+    const int32_t sign = bounded >> 31, a = (bounded ^ sign) - sign;
+    const uint32_t word = el_sigmoid_words[a >> 8];
+    const int32_t r = (int32_t)(word >> 16) * 256 + (a & 255) * (int16_t)word - (1 << 23);
+    return ((r ^ sign) + 128) >> 8;
 }
 
 /* end */
