@@ -30,6 +30,7 @@ KERNELS = (
     "el_edge_lstm_dsp.h",
     "el_edge_lstm_v7m.h",
     "el_edge_lstm_thumb2.h",
+    "el_edge_lstm_v6m.h",
     "el_edge_lstm_rv32.h",
     "el_edge_lstm_mve.h",
 )
@@ -88,7 +89,7 @@ def _whole_step(op: EdgeLstmOp, place: Place, columns: int) -> str:
 #if defined(EL_EDGE_LSTM_WHOLE)
 #if defined(__OPTIMIZE_SIZE__)
 EL_EDGE_LSTM_STEP({words}, 1)
-#elif defined(EL_CORE_RV32)
+#elif defined(EL_CORE_RV32) || defined(EL_CORE_V6M)
 EL_EDGE_LSTM_STEP({words}, {unrolled(blocks, 2)})
 #else
 EL_EDGE_LSTM_STEP({words}, {unrolled(blocks, 7)})
