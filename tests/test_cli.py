@@ -80,11 +80,13 @@ def test_installed_command_says_an_error_in_one_line() -> None:
 def test_command_without_arguments_shows_the_commands_and_is_a_wrong_usage(command: Cli) -> None:
     code, out, err = command()
     assert (code, err) == (2, "")
-    for name in ("convert", "inspect", "run", "verify", "bench", "doctor", "demo"):
+    for name in ("convert", "inspect", "run", "verify", "bench", "simulate", "doctor", "demo"):
         assert f"  {name}" in out
 
 
-@pytest.mark.parametrize("name", ["convert", "inspect", "run", "verify", "bench", "doctor", "demo"])
+@pytest.mark.parametrize(
+    "name", ["convert", "inspect", "run", "verify", "bench", "simulate", "doctor", "demo"]
+)
 def test_every_command_has_help_and_json(command: Cli, name: str) -> None:
     code, out, err = command(name, "--help")
     assert (code, err) == (0, "")

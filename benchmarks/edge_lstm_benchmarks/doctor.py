@@ -19,6 +19,7 @@ from edge_lstm_benchmarks.worker import one_line
 
 SCHEMA = "edge-lstm.doctor/1"
 TOOLS = "pip install 'edge-lstm[tools]'"
+FIRMWARE = "pip install 'edge-lstm[firmware]'"
 
 
 class Package(NamedTuple):
@@ -46,15 +47,23 @@ PACKAGES = (
     Package("flatbuffers", "reading and writing .tflite", TOOLS),
     Package("ai-edge-litert", "running .tflite in LiteRT", TOOLS),
     Package("matplotlib", "pictures of demo and bench", TOOLS),
+    Package("ziglang", "cross-compiling firmware", FIRMWARE),
+    Package("unicorn", "emulating firmware", FIRMWARE),
+    Package("pyelftools", "reading what was compiled", FIRMWARE),
     Package("tflite-micro", "running .tflite in TFLM", "pip install --pre tflite-micro"),
     Package("torch", "reading .pt2 and modules", "pip install torch"),
     Package("ethos-u-vela", "compiling for an Ethos-U NPU", "pip install ethos-u-vela"),
 )
-# Nothing of this version needs them; they are said so that a bug report holds them.
+# Beside the packages above, which need none of them.
 PROGRAMS = (
-    Tool("gcc", "C compiler", "Debian: apt install gcc"),
+    Tool("gcc", "C compiler of this machine", "Debian: apt install gcc"),
     Tool("arm-none-eabi-gcc", "C compiler for Cortex-M", "Debian: apt install gcc-arm-none-eabi"),
-    Tool("qemu-system-arm", "emulator of Arm boards", "Debian: apt install qemu-system-arm"),
+    Tool(
+        "riscv64-unknown-elf-gcc",
+        "C compiler for RISC-V",
+        "Debian: apt install gcc-riscv64-unknown-elf",
+    ),
+    Tool("qemu-system-arm", "boards, and Helium", "Debian: apt install qemu-system-arm"),
 )
 
 

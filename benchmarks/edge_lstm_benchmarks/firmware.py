@@ -133,7 +133,10 @@ def failures(document: dict[str, Any]) -> list[str]:
     for row in [*document["costs"], *document["conformance"]]:
         if row.get("differing_bytes") or row.get("selftest_passed") is False:
             names = [str(row[key]) for key in ("shape", "model", "profile", "core") if key in row]
-            wrong.append(f"{' '.join(names)}: {row['differing_bytes']} bytes differ")
+            what = f"{row['differing_bytes']} bytes differ"
+            if row.get("selftest_passed") is False:
+                what += ", and the package's own test fails"
+            wrong.append(f"{' '.join(names)}: {what}")
     return wrong
 
 
