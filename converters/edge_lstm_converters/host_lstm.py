@@ -16,7 +16,7 @@ from edge_lstm_converters.c_parts import array
 
 UNITS = 16
 """Units of a block: the lanes of a 512-bit vector of 32-bit sums."""
-COLUMNS = 16
+COLUMNS = 32
 """Columns that the portable kernel's rows are padded to."""
 
 

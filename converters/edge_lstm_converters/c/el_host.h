@@ -31,7 +31,7 @@ typedef struct {
 
 typedef struct {
     const int8_t *input_weights, *hidden_weights;
-    const int8_t *input_rows, *hidden_rows; /* [gate][unit][columns], columns padded to 16 */
+    const int8_t *input_rows, *hidden_rows; /* [gate][unit][columns], columns padded to 32 */
     const int32_t *bias;                    /* [block][gate][16] */
     const int32_t *bias_raised;
     const int32_t *multipliers;             /* [block][gate][16], the 16 bits in both halves */
@@ -60,7 +60,7 @@ static inline int64_t el_host_scratch_bytes(const el_host_lstm_t *p, int32_t str
 {
     const int64_t rows = streams > EL_CHUNK ? streams : EL_CHUNK;
     const int64_t sums = (int64_t)EL_CHUNK * p->blocks * 4 * EL_UNITS * (int64_t)sizeof(int32_t);
-    return sums + rows * (el_host_input_bytes(p) + 2 * EL_UNITS * p->blocks + 16) + 64;
+    return sums + rows * (el_host_input_bytes(p) + 2 * EL_UNITS * p->blocks + 16) + 256;
 }
 
 /* Copy a row of n values, raised by `raise` (0 or 128), padded with zeros. */

@@ -4,7 +4,19 @@
 extern const int32_t el_sigmoid_words[128];
 /* begin */
 
-/* Plain C that compilers vectorize: rows of bytes, unsigned by signed, in columns of 16. */
+/* Plain C that compilers vectorize, in rows of 32 columns. With VNNI they multiply unsigned by
+ * signed bytes; without, they widen to 16 bits and multiply pairs. */
+#if defined(__AVX512VNNI__) || defined(__AVXVNNI__)
+typedef uint8_t el_value_t;
+#define EL_RAISE 128
+#define EL_BIAS(p) ((p)->bias_raised)
+#define EL_HIDDEN_BIAS(e) ((e)->hidden_bias_raised)
+#else
+typedef int16_t el_value_t;
+#define EL_RAISE 0
+#define EL_BIAS(p) ((p)->bias)
+#define EL_HIDDEN_BIAS(e) ((e)->hidden_bias)
+#endif
 
 static inline int32_t el_host_sigmoid(int32_t u)
 {
@@ -39,16 +51,30 @@ static inline int32_t el_host_requantize(int32_t acc, int32_t multiplier, int32_
 
 static inline int32_t el_host_columns(int32_t n)
 {
-    return (n + 15) & ~15;
+    return (n + 31) & ~31;
 }
 
-static inline int32_t el_host_dot(const int8_t *restrict w, const uint8_t *restrict x, int32_t n)
+static inline int32_t el_host_dot(
+    const int8_t *restrict w, const el_value_t *restrict x, int32_t n)
 {
     int32_t sum = 0;
     for (int32_t k = 0; k < n; k++) {
+#if EL_RAISE
         sum += w[k] * x[k];
+#else
+        sum += (int16_t)w[k] * x[k];
+#endif
     }
     return sum;
+}
+
+/* Copy a row of n values for a dot product. */
+static inline void el_host_values(const int8_t *x, int32_t n, el_value_t *row)
+{
+    for (int32_t k = 0; k < n; k++) {
+        row[k] = (el_value_t)(x[k] + EL_RAISE);
+    }
+    memset(row + n, 0, (size_t)(el_host_columns(n) - n) * sizeof *row);
 }
 
 static inline int32_t el_host_dot_wide(
@@ -68,7 +94,7 @@ static inline int8_t el_host_edge(const el_host_lstm_t *p, int32_t at, const int
     int32_t gate[4];
     for (int32_t g = 0; g < 4; g++) {
         const int32_t high = p->high_shift && !(g & 1);
-        const uint32_t own = (uint32_t)p->bias_raised[at + EL_UNITS * g] + (uint32_t)sums[g];
+        const uint32_t own = (uint32_t)EL_BIAS(p)[at + EL_UNITS * g] + (uint32_t)sums[g];
         const uint32_t raised = high
             ? own + 255u * (uint32_t)sums[g] + (uint32_t)sums[g + 1] : own;
         const int64_t product = (int64_t)(int32_t)raised
@@ -89,8 +115,8 @@ static inline int8_t el_host_exact(const el_host_lstm_t *p, int32_t at, const in
     int32_t gate[4];
     for (int32_t g = 0; g < 4; g++) {
         const int32_t here = at + EL_UNITS * g;
-        const uint32_t from_input = (uint32_t)input[g] + (uint32_t)p->bias_raised[here];
-        const uint32_t from_hidden = (uint32_t)recurrent[g] + (uint32_t)e->hidden_bias_raised[here];
+        const uint32_t from_input = (uint32_t)input[g] + (uint32_t)EL_BIAS(p)[here];
+        const uint32_t from_hidden = (uint32_t)recurrent[g] + (uint32_t)EL_HIDDEN_BIAS(e)[here];
         const int32_t total = el_host_s16(
             el_host_requantize((int32_t)from_input, e->input_multiplier[g], e->input_shift[g]));
         int32_t term = el_host_requantize(
@@ -114,8 +140,8 @@ static inline int8_t el_host_exact(const el_host_lstm_t *p, int32_t at, const in
     return (int8_t)el_host_limit(product + e->zero_point, -128, 127);
 }
 
-static void el_lstm_step_portable(const el_host_lstm_t *p, const uint8_t *row,
-    const uint8_t *raised, int16_t *cell, int8_t *next)
+static void el_lstm_step_portable(const el_host_lstm_t *p, const el_value_t *row,
+    const el_value_t *hidden, int16_t *cell, int8_t *next)
 {
     const int32_t columns = el_host_columns(p->input), units = el_host_columns(p->hidden);
     for (int32_t unit = 0; unit < p->hidden; unit++) {
@@ -126,7 +152,7 @@ static void el_lstm_step_portable(const el_host_lstm_t *p, const uint8_t *row,
             const int8_t *w = p->input_rows + (int64_t)r * columns;
             input[g] = p->wide ? el_host_dot_wide(w, (const int16_t *)(const void *)row, p->input)
                                : el_host_dot(w, row, columns);
-            recurrent[g] = el_host_dot(p->hidden_rows + (int64_t)r * units, raised, units);
+            recurrent[g] = el_host_dot(p->hidden_rows + (int64_t)r * units, hidden, units);
         }
         if (p->exact) {
             next[unit] = el_host_exact(p, at, input, recurrent, cell + unit);
@@ -143,9 +169,10 @@ static void el_lstm_portable(const el_host_lstm_t *p, uint8_t *state, int32_t st
     int32_t steps, const int8_t *x, int64_t x_stride, int8_t *y, int64_t y_stride,
     uint8_t *scratch)
 {
-    const int32_t units = EL_UNITS * p->blocks, columns = el_host_columns(p->input);
+    const int32_t units = EL_UNITS * p->blocks;
     const int64_t step_bytes = (int64_t)p->input * (p->wide ? 2 : 1);
-    uint8_t *raised = scratch, *row = scratch + units;
+    el_value_t *before = (el_value_t *)(void *)scratch;
+    el_value_t *row = before + el_host_columns(p->hidden);
     for (int32_t n = 0; n < streams; n++) {
         uint8_t *own = state + n * el_host_state_bytes(p);
         int8_t *hidden = (int8_t *)own + 2 * units;
@@ -154,10 +181,10 @@ static void el_lstm_portable(const el_host_lstm_t *p, uint8_t *state, int32_t st
             if (p->wide) {
                 memcpy(row, now, (size_t)step_bytes);
             } else {
-                el_host_row_s8(now, p->input, columns, 128, row);
+                el_host_values(now, p->input, row);
             }
-            el_host_row_s8(hidden, units, units, 128, raised);
-            el_lstm_step_portable(p, row, raised, (int16_t *)(void *)own, hidden);
+            el_host_values(hidden, p->hidden, before);
+            el_lstm_step_portable(p, row, before, (int16_t *)(void *)own, hidden);
             memcpy(y + n * y_stride + (int64_t)t * p->hidden, hidden, (size_t)p->hidden);
         }
     }
