@@ -139,6 +139,8 @@ def test_page_has_every_section_that_a_decision_needs(page: str) -> None:
 def test_each_fault_is_shown_for_what_it_is(document: Document, page: str) -> None:
     rows = {row["backend"]: row for row in document["results"]}
     sections = Reader(page).sections
+    # The planted clock stands still while a model is loaded by the real one.
+    assert all(r["cold_start"]["load_ms"] > 0 for r in rows.values() if r["cold_start"])
     # Slow: the planted clock says 3 ms a call; its bytes are right.
     assert rows["slow"]["latency_us"]["p50"] == 3000.0
     assert rows["slow"]["fidelity"]["differing_bytes"] == 0
@@ -148,6 +150,7 @@ def test_each_fault_is_shown_for_what_it_is(document: Document, page: str) -> No
     assert rows["wrong"]["latency_us"]["p50"] == 20.0
     assert wrong["differing_bytes"] == 60
     assert "differ: wrong" in sections["weather"]
+    assert "not the bytes of its profile" in sections["Latency against accuracy"]
     assert rows["wrong"]["output_checksum"] != rows["slow"]["output_checksum"]
     assert rows["slow"]["output_checksum"] == rows["numpy-int8:tflm"]["output_checksum"]
     # Crashes and hangs: no figures, and how they ended.

@@ -106,6 +106,12 @@ def test_rows_are_told_apart_by_model_backend_and_scenario() -> None:
     assert found.notes == ("not measured this time: m, b, stream", "no row stands in both")
 
 
+def test_a_latency_that_something_disturbed_is_worse_and_says_so() -> None:
+    now = document(latency_us={"p50": 12.0}, timing={"noise": "rounds differ by 30 %"})
+    assert against(now).worse[0].reason.endswith("worse by 20.0 %; measured under noise (~)")
+    assert not against(document(latency_us={"p50": 12.0})).worse[0].reason.endswith("(~)")
+
+
 def test_another_machine_is_said() -> None:
     now = document()
     now["host"] = {**now["host"], "cpu": "other"}

@@ -16,6 +16,9 @@ LABEL = 190.0
 CHARACTER = 6.7
 """Pixels of a character at 12 px, rounded up: labels must not touch."""
 
+WRONG = "k-wrong"
+"""CSS class of what gives wrong bytes."""
+
 Box = tuple[float, float, float, float]
 """Left, top, right, bottom."""
 
@@ -176,7 +179,9 @@ def pareto(bubbles: Sequence[Bubble], x_title: str, y_title: str, *, higher_is_b
     parts = _x_axis(x, top, bottom, x_title)
     parts += _y_axis(y, left, right, lambda value: f"{value:.{decimals}f}")
     parts.append(_text(left - 60, top - 14, f"{y_title} (up is better)", "axis"))
-    front = pareto_front(bubbles, higher_is_better=higher_is_better)
+    front = pareto_front(
+        [b for b in bubbles if b.kind != WRONG] or bubbles, higher_is_better=higher_is_better
+    )
     corners = [(x(front[0].x), bottom)]
     for one in front:
         corners += [(x(one.x), corners[-1][1]), (x(one.x), y(one.y))]

@@ -46,7 +46,7 @@ def pareto_section(ran: list[Document]) -> Iterator[str]:
     yield "<h3>Latency against accuracy</h3>"
     yield (
         "<p>Left is faster, up is better; a bubble's area is the size of the model's file. "
-        f"{legend(ran)} The dashed line joins what no other beats in both; the bars are the 95 % "
+        f"{legend(ran)}. The dashed line joins what no other beats in both; the bars are the 95 % "
         "interval of the difference from float (paired bootstrap over sequences).</p>"
     )
     shown = "µs for one call, median"

@@ -7,13 +7,23 @@ from collections.abc import Iterable, Sequence
 from html import escape
 from typing import Any
 
+from edge_lstm_benchmarks import charts
+
 Document = dict[str, Any]
 
 PERCENT = ("accuracy", "f1", "mape")
 """Metrics that are shares."""
 
 
+def is_wrong(result: Document) -> bool:
+    """Return whether bytes are not those of the profile that they must be."""
+    return bool((result["fidelity"] or {}).get("differing_bytes"))
+
+
 def kind_class(result: Document) -> str:
+    """Return the CSS class of a result's colour: by what it computes in, unless it is wrong."""
+    if is_wrong(result):
+        return charts.WRONG
     known = result["precision"] if result["precision"] in ("float32", "int8") else "other"
     return f"k-{known}"
 
@@ -55,6 +65,10 @@ def count_text(value: float | None) -> str:
 
 
 def legend(ran: list[Document]) -> str:
-    seen = dict.fromkeys(r["precision"] for r in ran)
-    kinds = {p: kind_class({"precision": p}) for p in seen}
-    return ", ".join(f'<span class="dot {kinds[p]}"></span>{escape(p)}' for p in seen) + "."
+    """Return what the colours of the results mean."""
+    kinds = {kind_class(r): r["precision"] for r in ran if not is_wrong(r)}
+    if any(is_wrong(r) for r in ran):
+        kinds[charts.WRONG] = "not the bytes of its profile"
+    return ", ".join(
+        f'<span class="dot {kind}"></span>{escape(what)}' for kind, what in kinds.items()
+    )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -163,8 +163,12 @@ def _worse(key: Key, base: Document, now: Document, allowed: float) -> Iterator[
             reason = f"no longer: {now['skipped_reason']}"
             yield Worse(*key, "runs", None, None, None, reason)
         return
+    disturbed = [_object(result, "timing").get("noise") for result in (base, now)]
     for field, path in COSTS.items():
-        yield from _beyond(key, field, _figure(base, path), _figure(now, path), allowed)
+        for found in _beyond(key, field, _figure(base, path), _figure(now, path), allowed):
+            is_noisy = "latency_us" in path and any(disturbed)
+            note = "; measured under noise (~)" if is_noisy else ""
+            yield replace(found, reason=found.reason + note)
     metrics = [_object(result, "accuracy") for result in (base, now)]
     names = [metric.get("metric") for metric in metrics]
     if names[0] is not None and names[0] == names[1]:

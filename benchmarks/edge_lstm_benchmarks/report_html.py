@@ -9,7 +9,14 @@ from pathlib import Path
 from edge_lstm_benchmarks import charts
 from edge_lstm_benchmarks.html_costs import cost_sections, latency_section, pareto_section
 from edge_lstm_benchmarks.html_fidelity import inside_sections, matrix_section, steps_sections
-from edge_lstm_benchmarks.html_parts import Document, count_text, kind_class, metric_text, table
+from edge_lstm_benchmarks.html_parts import (
+    Document,
+    count_text,
+    is_wrong,
+    kind_class,
+    metric_text,
+    table,
+)
 
 STYLE = Path(__file__).with_name("report.css")
 
@@ -96,14 +103,14 @@ def _cards(ran: list[Document], skipped: list[Document]) -> Iterator[str]:
             cards.append((title, first["backend"], about))
 
     fastest("fastest", ran)
-    fastest("fastest in int8", [r for r in ran if r["precision"] == "int8" and not _wrong(r)])
-    costs = [r for r in ran if r["precision"] == "int8" and r["accuracy"] and not _wrong(r)]
+    fastest("fastest in int8", [r for r in ran if r["precision"] == "int8" and not is_wrong(r)])
+    costs = [r for r in ran if r["precision"] == "int8" and r["accuracy"] and not is_wrong(r)]
     if costs and costs[0]["accuracy"]["delta_vs_float"] is not None:
         accuracy = costs[0]["accuracy"]
         value, delta = metric_text(accuracy)
         cards.append((f"{accuracy['metric']} in int8", value, f"{delta} against float"))
     held = [r for r in ran if (r["fidelity"] or {}).get("differing_bytes") is not None]
-    wrong = [r["backend"] for r in held if _wrong(r)]
+    wrong = [r["backend"] for r in held if is_wrong(r)]
     if held:
         about = f"differ: {', '.join(wrong)}" if wrong else "give the bytes of their profile"
         cards.append(("bytes", f"{len(held) - len(wrong)} of {len(held)} backends", about))
@@ -116,10 +123,6 @@ def _cards(ran: list[Document], skipped: list[Document]) -> Iterator[str]:
             f'<b>{escape(value)}</b><span class="soft">{escape(about)}</span></div>'
         )
     yield "</div>"
-
-
-def _wrong(result: Document) -> bool:
-    return bool((result["fidelity"] or {}).get("differing_bytes"))
 
 
 def _results_table(ran: list[Document]) -> Iterator[str]:
