@@ -301,6 +301,44 @@ def test_a_keras_model_runs_in_keras(name: str, suffix: str, tmp_path: Path) -> 
     run_here(tmp_path / f"m{suffix}", spec_of(tmp_path / f"m{suffix}"), check_keras)
 
 
+def as_keras_2(config: Any) -> Any:
+    """Return a configuration as Keras 2 wrote it: class names alone, and time_major."""
+    if isinstance(config, list):
+        return [as_keras_2(value) for value in config]
+    if not isinstance(config, dict):
+        return config
+    if config.get("class_name") == "DTypePolicy":
+        return config["config"]["name"]
+    new = ("module", "registered_name", "build_config", "compile_config")
+    old = {key: as_keras_2(value) for key, value in config.items() if key not in new}
+    return old | ({"time_major": False} if "recurrent_initializer" in old else {})
+
+
+@pytest.mark.filterwarnings("ignore")  # Keras's of its own old formats
+def test_a_file_of_keras_2_runs_in_today_s_keras_unless_it_means_another_function(
+    tmp_path: Path,
+) -> None:
+    needs("torch")
+    keras = pytest.importorskip("keras", reason="Keras not found: pip install keras torch")
+    import h5py
+
+    from edge_lstm_converters import check_keras
+
+    keras.utils.set_random_seed(4)
+    path = tmp_path / "m.h5"
+    layers = keras.layers
+    both = layers.Bidirectional(layers.LSTM(4, return_sequences=True))
+    keras.Sequential([keras.Input((5, 3)), both, layers.SimpleRNN(2)]).save(path)
+    with h5py.File(path, "r+") as file:
+        config = as_keras_2(json.loads(file.attrs["model_config"]))
+        file.attrs["model_config"] = json.dumps(config)
+        file.attrs["keras_version"] = "2.15.0"
+    run_here(path, spec_of(path), check_keras)
+    old = MODELS / "keras2_chain.h5"
+    with pytest.raises(ValueError, match="the hard_sigmoid of the Keras that saved it"):
+        run_here(old, spec_of(old), check_keras)
+
+
 def test_keras_is_not_told_to_import_what_is_not_its_own() -> None:
     from edge_lstm_converters.check_keras import foreign_names
 

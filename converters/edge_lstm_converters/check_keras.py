@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import builtins
 import importlib.util
+import json
 import os
 import warnings
 from collections.abc import Iterator, Mapping
@@ -16,6 +17,7 @@ from edge_lstm.arrays import Array
 from edge_lstm_converters.check_worker import canonical
 from edge_lstm_converters.keras_archive import open_keras
 
+RECURRENT = ("LSTM", "GRU", "SimpleRNN")
 BACKENDS = ("tensorflow", "torch", "jax")  # Keras's own choice comes first
 
 
@@ -32,6 +34,9 @@ class KerasRunner:
         file.weights.close()
         for name in foreign_names(file.config):
             raise ValueError(f"its configuration names {name}, which is not Keras's")
+        is_old = file.version is None or file.version[0] < 3
+        if is_old and "hard_sigmoid" in json.dumps(file.config):
+            raise ValueError("the hard_sigmoid of the Keras that saved it is not today's")
         if "KERAS_BACKEND" not in os.environ:
             there = [name for name in BACKENDS if importlib.util.find_spec(name) is not None]
             if not there:
@@ -41,7 +46,14 @@ class KerasRunner:
             warnings.simplefilter("ignore")
             import keras
         self.keras = keras
-        self.model = keras.models.load_model(path, compile=False, safe_mode=True)
+        self.model = keras.models.load_model(
+            path,
+            custom_objects={name: _old_layer(keras, name) for name in RECURRENT}
+            if is_old
+            else None,
+            compile=False,
+            safe_mode=True,
+        )
         self.version = str(keras.__version__)
         self.job = job
         for layer in self.model.layers:
@@ -62,6 +74,19 @@ class KerasRunner:
         values = np.asarray(self.keras.ops.convert_to_numpy(y))
         words = ["batch", *["time"] * (values.ndim - 2), "features"]
         return canonical(values, words, len(x), self.job)
+
+
+def _old_layer(keras: Any, name: str) -> Any:
+    """Return a layer of today's Keras that takes what Keras 2 wrote into its files."""
+    layer = getattr(keras.layers, name)
+
+    def init(self: Any, *args: Any, time_major: bool = False, **options: Any) -> None:
+        if time_major:
+            raise ValueError("time_major=True is not in today's Keras")
+        layer.__init__(self, *args, **options)
+
+    # Bidirectional makes its second layer of the first one's configuration, by the module's name.
+    return type(name, (layer,), {"__init__": init, "__module__": layer.__module__})
 
 
 def foreign_names(config: object) -> Iterator[str]:
