@@ -31,7 +31,9 @@ from edge_lstm.errors import ModelError, UnreadableModel, UnsupportedModel
 from edge_lstm.spec import Layer, ModelSpec, Signal, identifier
 from edge_lstm_converters import layers_onnx, moves_onnx, recurrent_onnx, window_onnx
 from edge_lstm_converters.axes_onnx import (
+    DIRECTION,
     FEATURES,
+    PART,
     Axes,
     RefusedError,
     Role,
@@ -120,7 +122,8 @@ def read_onnx(path: Path, name: str | None = None, layers: Path | None = None) -
     try:
         first, second = (_read(graph, name, guess) for guess in FIRST_GUESSES)
     except ModelError as error:
-        raise type(error)(f"{path}: {error}") from error
+        hint = _unrolled(graph) if isinstance(error, UnsupportedModel) else ""
+        raise type(error)(f"{path}: {error}{hint}") from error
     if not same_values((first.input, first.layers), (second.input, second.layers)):
         raise UnsupportedModel(
             f"{path}: its weights depend on the batch size or the sequence length; want constants"
@@ -279,6 +282,9 @@ class _Walk:
             return moves_onnx.stacked(self.axes, node, inputs)
         if any(isinstance(v, State) for v in given):
             return moves_onnx.state(self.axes, node, inputs)
+        if given and all(isinstance(v, np.ndarray) for v in given):
+            accepted = "want them folded, as torch.onnx.export does, and onnxsim"
+            raise RefusedError("computes with constants alone", accepted)
         known = ", ".join([*LAYER_OPS, *MOVE_OPS])
         raise RefusedError("has no counterpart here", f"want {known}{self._way_out()}")
 
@@ -315,7 +321,7 @@ class _Walk:
         """Return the result; where it joins time and features, after a Flatten."""
         for i, axis in enumerate(view.axes):
             atoms = self.axes.real(view, axis)
-            if FEATURES in atoms and len(atoms) > 1:
+            if len(atoms) > 1 and {FEATURES, PART, DIRECTION}.intersection(atoms):
                 try:
                     return self.axes.as_features(view, i)
                 except RefusedError as error:
@@ -354,6 +360,18 @@ class _Walk:
         if lengths:
             source["lengths"] = f"input {', '.join(sorted(lengths))} of the file"
         return source
+
+
+def _unrolled(graph: Graph) -> str:
+    """Return what to do about a loop over cells that the exporter wrote out step by step."""
+    weights = [n.inputs[1] for n in graph.nodes if n.op in ("Gemm", "MatMul") and len(n.inputs) > 1]
+    again = [w for w, count in Counter(weights).items() if count > 1 and w in graph.constants]
+    if not again or any(n.op in recurrent_onnx.RECURRENT_OPS for n in graph.nodes):
+        return ""
+    return (
+        f"; it has no LSTM, GRU or RNN, and uses {again[0]!r} for several steps: of a loop over"
+        " cells, convert the program of torch.export (.pt2)"
+    )
 
 
 def _inside(layers: Iterable[Layer]) -> Iterator[Layer]:
