@@ -60,7 +60,6 @@ class _Lstm:
         profile, dtype = place.program.profile, place.source.dtype
         self.op, self.name, self.place = op, place.name, place
         self.parameters, self.wide = kernel.parameters, kernel.wide
-        self.low, self.high = kernel.low, kernel.high
         self.tflite, self.tflm = profile in TFLITE_PROFILES, profile.startswith("tflm")
         for weights in (op.input_weights, op.recurrent_weights):
             check_sums(weights, "int8", place)
@@ -78,6 +77,7 @@ class _Lstm:
             parameters.recurrent_bias,
             parameters.recurrent_factors,
             dtype,
+            op.hidden_zero_point,
         )
 
     def emit(self) -> COp:
@@ -125,7 +125,7 @@ class _Lstm:
         member, size, ctype = f"{self.name}_{what}", len(values), "int16_t"
         if what == "hidden":
             size, ctype = self.recurrent.columns, self.recurrent.value_type
-            values = values.astype(np.int16 if self.wide else np.int8)
+            values = values.astype(np.int64) - self.recurrent.offset
         if len(set(values.tolist())) == 1:
             return loop("k", size, f"state->{member}[k] = {values[0]};")
         padded = np.zeros(size, np.int16)
@@ -141,7 +141,10 @@ class _Lstm:
         lines.append(self._normalized() if op.layer_norm is not None else self._plain())
         if op.projection_weights is not None:
             lines.append(self._projection())
-        lines.append(loop("k", op.output_size, f"state->{name}_hidden[k] = y[k];"))
+        value = "y[k]"
+        if self.recurrent.offset:
+            value = f"(el_activation_t)(y[k] - {self.recurrent.offset})"
+        lines.append(loop("k", op.output_size, f"state->{name}_hidden[k] = {value};"))
         return "\n".join(lines)
 
     def _sums(self) -> str:
@@ -272,12 +275,12 @@ class _Lstm:
             # With a shift of 15 places and more it fits as it is.
             if self.tflm and parameters.input_cell_factor.shift > -14:
                 added = f"el_saturate_s16({added})"
-        lines = [f"cell = el_saturate_s16({kept}\n    + {added});"]
-        if parameters.cell_clip > 0:
-            lines.append(
-                f"cell = el_saturate(cell, -{parameters.cell_clip}, {parameters.cell_clip});"
-            )
-        return "\n".join([*lines, f"state->{self.name}_cell[u] = (int16_t)cell;"])
+        bound = parameters.cell_clip
+        low, high = (-bound, bound) if bound > 0 else (-32768, 32767)
+        return (
+            f"cell = el_saturate({kept}\n    + {added}, {low}, {high});\n"
+            f"state->{self.name}_cell[u] = (int16_t)cell;"
+        )
 
     def _hidden(self) -> str:
         """Return the statement that makes a unit's output from its gate ``exit``."""
@@ -290,8 +293,9 @@ class _Lstm:
         else:
             zero_point = op.product_zero_point if self.tflite else op.hidden_zero_point
             value, target = f"{product} + {zero_point}", "y"
-        ctype = "int16_t" if self.wide else "int8_t"
-        return f"{target}[u] = ({ctype})el_saturate({value}, {self.low}, {self.high});"
+        if self.wide:
+            return f"{target}[u] = (int16_t)el_saturate_s16({value});"
+        return f"{target}[u] = (int8_t)el_saturate_s8({value});"
 
     def _squashed_cell(self) -> str:
         power = self.parameters.cell_power
@@ -314,7 +318,7 @@ class _Lstm:
         acc = f"el_row({weights}, {values}, {op.cell_count})"
         acc = f"el_wrap_add({acc}, {name}_projection_bias[k])"
         value = f"el_offset({requantized(acc, projection_factor(op))}, {op.hidden_zero_point})"
-        value = f"el_saturate({value}, {self.low}, {self.high})"
+        value = f"el_saturate_s8({value})"
         if op.projection_clip > 0:
             bound = projection_bound(op)
             value = f"el_saturate({value}, -{bound}, {bound})"

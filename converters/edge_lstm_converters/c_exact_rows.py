@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
@@ -70,32 +71,47 @@ class GateRows:
 
     Args:
         name: begins the names of its constants.
-            weights: [4, cells, columns].
-        bias: effective, [4, cells].
+        weights: [4, cells, columns].
+        effective_bias: [4, cells].
         factors: to the pre-activations.
         dtype: of the values in the Program.
+        zero_point: of the values, where they can be kept without it.
     """
 
     name: str
     weights: I8
-    bias: I64
+    effective_bias: I64
     factors: Sequence[Factor]
     dtype: str
+    zero_point: int = 0
 
     @property
     def wide(self) -> bool:
         """Whether the accumulator has 64 bits."""
         return self.dtype == "int16"
 
-    @property
+    @cached_property
     def paired(self) -> bool:
         """Whether two rows share a word: where every word and every sum of words fits."""
-        if self.wide:
+        return not self.wide and self._pairs_fit(0)
+
+    @cached_property
+    def offset(self) -> int:
+        """What is taken from the values before they are multiplied, and so is in no bias."""
+        return self.zero_point if self.paired and self._pairs_fit(self.zero_point) else 0
+
+    @cached_property
+    def bias(self) -> I64:
+        """Biases of the sums, [4, cells]."""
+        bias: I64 = self.effective_bias + self.offset * self.weights.astype(np.int64).sum(axis=2)
+        return bias
+
+    def _pairs_fit(self, offset: int) -> bool:
+        words, high = self._words(), 256 * self.weights[0::2].astype(np.int64)
+        if words.min() < -32768 or words.max() > 32767:
             return False
-        words = self._words()
-        fits = words.min() >= -32768 and words.max() <= 32767
-        high = 256 * self.weights[0::2].astype(np.int64)
-        return bool(fits) and max(reach(words, -128, 127), reach(high, -128, 127)) < LIMIT
+        values = (-128 - offset, 127 - offset)
+        return max(reach(words, *values), reach(high, *values)) < LIMIT
 
     @property
     def columns(self) -> int:
@@ -173,7 +189,7 @@ class GateRows:
 
     def _bound(self, gate: int) -> int:
         """Return the greatest magnitude of a gate's accumulator."""
-        low, high = (-32768, 32767) if self.wide else (-128, 127)
+        low, high = (-32768, 32767) if self.wide else (-128 - self.offset, 127 - self.offset)
         return reach(self.weights[gate], low, high) + int(np.abs(self.bias[gate]).max())
 
     def _places(self, gate: int) -> int:

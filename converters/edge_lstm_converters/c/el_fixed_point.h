@@ -24,6 +24,17 @@ static inline int32_t el_saturate_s16(int32_t value)
     return el_saturate(value, -32768, 32767);
 }
 
+static inline int32_t el_saturate_s8(int32_t value)
+{
+#if defined(__GNUC__) && defined(__thumb2__)
+    int32_t saturated; /* compilers take four instructions where something was added before */
+    __asm__("ssat %0, #8, %1" : "=r"(saturated) : "r"(value));
+    return saturated;
+#else
+    return el_saturate(value, -128, 127);
+#endif
+}
+
 static inline int32_t el_wrap_add(int32_t left, int32_t right)
 {
     return (int32_t)((uint32_t)left + (uint32_t)right);
