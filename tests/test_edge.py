@@ -318,6 +318,37 @@ def test_sums_that_cannot_be_packed_in_pairs_are_not() -> None:
     assert (bound + np.abs(op.bias.astype(int)) < 2**31).all()
 
 
+def wide_layer(weight: float) -> ModelSpec:
+    random = np.random.default_rng(8)
+    wide = layer(random, "lstm", 2000, 2, 1.0)
+    assert isinstance(wide, Lstm)
+    same = np.full((2, 2000), weight, np.float32)
+    gates = [replace(g, input_weights=same) for g in wide.gates]
+    wide = replace(wide, gates=(gates[0], gates[1], gates[2], gates[3]))
+    return ModelSpec("m", Signal("sequence", 2000), (wide,))
+
+
+def test_sums_of_very_many_columns_get_coarser_weights() -> None:
+    """2,000 weights of 127 by 32,768 would leave 32 bits; what they lose is not seen in h."""
+    spec = wide_layer(0.02)
+    x = np.random.default_rng(8).normal(0, 1, (2, 12, 2000)).astype(np.float32)
+    program = quantize(spec, calibrate(spec, x), "edge", "int16")
+    op = program.ops[0]
+    assert isinstance(op, EdgeLstmOp)
+    assert np.abs(op.weights).max() < 127
+    bound = np.abs(op.weights.astype(int)) @ np.full(2002, 32768)
+    assert (bound + np.abs(op.bias.astype(int)) < 2**31).all()
+    # An 8-bit hidden state alone is off by 0.002.
+    assert np.sqrt(np.mean((program.predict(x) - float_reference.run(spec, x)) ** 2)) < 0.01
+
+
+def test_sums_beyond_all_scales_are_refused() -> None:
+    spec = wide_layer(1e6)
+    x = np.random.default_rng(8).normal(0, 1, (2, 3, 2000)).astype(np.float32)
+    with pytest.raises(UnsupportedModel, match=r"can reach 8\.\d+e\+09, .* choose another profile"):
+        quantize(spec, calibrate(spec, x), "edge")
+
+
 def test_the_profiles_do_not_share_integers() -> None:
     program, _, _ = edge_program(np.random.default_rng(9), "lstm", 3, 4)
     with pytest.raises(UsageError, match="convert the model again with --profile tflm"):

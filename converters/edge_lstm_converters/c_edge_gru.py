@@ -71,7 +71,8 @@ def _reset_after(op: EdgeGruOp, place: Place) -> COp:
     step = f"""\
 {widen(op, place.source, activations)}
 el_edge_gru({name}_words, {activations}, state->{name}_hidden, y, {units}, {inputs}, {columns},
-    {op.shift}, {op.high_shift}, {op.candidate_shift}, {op.recurrent_shift});
+    {op.shift}, {op.high_shift}, {op.candidate_shift}, {op.candidate_high_shift},
+    {op.recurrent_shift}, {op.recurrent_high_shift});
 el_edge_widen_s8(y, {activations} + {inputs}, {units}, {op.hidden_shift});"""
     reset, values = _reset_gru(op, place, inputs, columns)
     recurrent = op.recurrent_rows.weights
@@ -119,7 +120,7 @@ const int16_t *words = el_edge_gru_reset({name}_words, {activations}, {hidden}, 
     {units}, {columns}, {op.shift}, {op.high_shift});
 {keep}
 el_edge_gru_update(words, {activations}, {hidden}, {updates}, y, {units}, {columns},
-    {op.candidate_shift});
+    {op.candidate_shift}, {op.candidate_high_shift});
 {keep}"""
     reset, values = _reset_gru(op, place, features, columns)
     return COp(

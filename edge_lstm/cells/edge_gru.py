@@ -51,10 +51,12 @@ class EdgeGruOp(EdgeRecurrentOp):
         candidate_bias: int32 [hidden].
         candidate_multipliers: int16 [hidden].
         candidate_shift: behind the multiplication.
+        candidate_high_shift: as ``high_shift``.
         recurrent_weights: int8 [hidden, hidden] of the candidate, or None.
         recurrent_bias: int32 [hidden].
         recurrent_multipliers: int16 [hidden].
         recurrent_shift: behind the multiplication.
+        recurrent_high_shift: as ``high_shift``.
         initial_hidden: int16 [hidden], Q0.15.
     """
 
@@ -65,11 +67,13 @@ class EdgeGruOp(EdgeRecurrentOp):
     candidate_bias: I32
     candidate_multipliers: I16
     candidate_shift: int
+    candidate_high_shift: int
     initial_hidden: I16
     recurrent_weights: I8 | None = None
     recurrent_bias: I32 | None = None
     recurrent_multipliers: I16 | None = None
     recurrent_shift: int = 0
+    recurrent_high_shift: int = 0
 
     @property
     def candidate_rows(self) -> Rows:
@@ -79,6 +83,7 @@ class EdgeGruOp(EdgeRecurrentOp):
             self.candidate_bias,
             self.candidate_multipliers,
             self.candidate_shift,
+            self.candidate_high_shift,
         )
 
     @property
@@ -92,6 +97,7 @@ class EdgeGruOp(EdgeRecurrentOp):
             self.recurrent_bias,
             self.recurrent_multipliers,
             self.recurrent_shift,
+            self.recurrent_high_shift,
         )
 
     def prepare(self, program: Program, batch_size: int) -> Kernel:
@@ -255,23 +261,30 @@ def quantize_edge_gru(layer: Gru, builder: ProgramBuilder, source: int) -> int:
     columns = _Columns(value, inputs.reshape(-1, features), recurrents.reshape(-1, hidden))
     both = np.concatenate([inputs, recurrents], axis=2)
     where = f"layer {layer.name!r}"
+    paired = value.dtype == "int8"
+    even = paired and hidden % 2 == 0
     gates = columns.rows(
         both[:2].swapaxes(0, 1).reshape(2 * hidden, -1),
         bias[:2].T.reshape(-1),
         slice(None),
         ARGUMENT_ONE,
         where,
-        paired=value.dtype == "int8",
+        paired=paired,
     )
     recurrent = None
     if layer.reset_after:
-        candidate = columns.rows(inputs[2], bias[2], slice(None, features), CANDIDATE_ONE, where)
+        part = slice(None, features)
+        candidate = columns.rows(inputs[2], bias[2], part, CANDIDATE_ONE, where, paired=even)
         extra = layer.candidate_recurrent_bias
         recurrent_bias = np.zeros(hidden) if extra is None else extra
         part = slice(features, None)
-        recurrent = columns.rows(recurrents[2], recurrent_bias, part, CANDIDATE_ONE, where)
+        recurrent = columns.rows(
+            recurrents[2], recurrent_bias, part, CANDIDATE_ONE, where, paired=even
+        )
     else:
-        candidate = columns.rows(both[2], bias[2], slice(None), 2 * ARGUMENT_ONE, where)
+        candidate = columns.rows(
+            both[2], bias[2], slice(None), 2 * ARGUMENT_ONE, where, paired=even
+        )
     return builder.add_op(
         EdgeGruOp(
             name=layer.name,
@@ -283,11 +296,13 @@ def quantize_edge_gru(layer: Gru, builder: ProgramBuilder, source: int) -> int:
             candidate_bias=candidate.bias,
             candidate_multipliers=candidate.multipliers,
             candidate_shift=candidate.shift,
+            candidate_high_shift=candidate.high_shift,
             initial_hidden=_first_hidden(layer.initial_hidden, hidden),
             recurrent_weights=None if recurrent is None else recurrent.weights,
             recurrent_bias=None if recurrent is None else recurrent.bias,
             recurrent_multipliers=None if recurrent is None else recurrent.multipliers,
             recurrent_shift=0 if recurrent is None else recurrent.shift,
+            recurrent_high_shift=0 if recurrent is None else recurrent.high_shift,
         )
     )
 

@@ -153,18 +153,19 @@ class RealRows:
             self.weights[rows], self.bias[rows], self.reach, self.gain[rows], self.offset
         )
 
-    def quantized(self, noise: Array | None = None) -> Rows | None:
+    def quantized(self, noise: Array | None = None, greatest: int = 127) -> Rows | None:
         """Return the rows at the finest common shift whose sums and products fit, or None.
 
         Args:
             noise: int8 [rows, columns], for the high rows of pairs: the low ones, which come
                 along in what multiplies the activations.
+            greatest: what a row's largest weight becomes.
         """
         high = 0 if noise is None else 8
         magnitude = np.abs(self.weights).max(axis=1, initial=0.0)
         # A row of zeros needs some scale; its bias decides nothing finer than one step.
         magnitude = np.maximum(magnitude, np.maximum(np.abs(self.bias) * 2.0**-20, 2.0**-30))
-        finest = magnitude / 127 * self.gain
+        finest = magnitude / greatest * self.gain
         for shift in range(30 - high, 7 if high else -1, -1):
             multipliers = np.ceil(finest * 2.0**shift)
             if multipliers.max() > MULTIPLIER_MAX:
@@ -230,16 +231,19 @@ def quantize_rows(
         paired: pack the rows in pairs if the sums allow it.
 
     Raises:
-        UnsupportedModel: no shift keeps the sums within 32 bits.
+        UnsupportedModel: no scale keeps the sums within 32 bits.
     """
     real = RealRows(weights * units, bias, reach, gain, offset)
     rows = real.paired() if paired else None
+    # Over very many columns sums keep to 32 bits with smaller integers for the weights.
+    for greatest in (127, 63, 31, 15, 7):
+        if rows is None:
+            rows = real.quantized(greatest=greatest)
     if rows is None:
-        rows = real.quantized()
-    if rows is None:
+        peak = float((np.abs(real.weights) @ reach + np.abs(bias)).max())
         raise UnsupportedModel(
-            f"{where}: {weights.shape[1]} columns of these weights can leave 32 bits;"
-            " split the layer or choose another profile"
+            f"{where}: a sum of {weights.shape[1]} columns can reach {peak:.3g}, which has no form"
+            " of 32 bits; scale the weights down or choose another profile"
         )
     return rows
 

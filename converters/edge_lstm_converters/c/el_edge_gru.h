@@ -25,14 +25,16 @@ static inline int16_t el_edge_moved(int32_t hidden, int32_t candidate, int32_t u
  * r of two, those of the others, the candidates' rows over the input, and over the hidden state. */
 static inline void el_edge_gru(const int16_t *words, const el_activation_t *a, int16_t *hidden,
     int8_t *h, int32_t units, int32_t inputs, int32_t columns, int32_t shift, int32_t high_shift,
-    int32_t candidate_shift, int32_t recurrent_shift)
+    int32_t candidate_shift, int32_t candidate_high_shift, int32_t recurrent_shift,
+    int32_t recurrent_high_shift)
 {
     for (int32_t first = 0; first < units; first += 4) {
         int32_t gates[8], fresh[4], kept[4];
         words = el_edge_quad(words, a, columns, shift, high_shift, gates);
         words = el_edge_quad(words, a, columns, shift, high_shift, gates + 4);
-        words = el_edge_quad(words, a, inputs, candidate_shift, 0, fresh);
-        words = el_edge_quad(words, a + inputs, columns - inputs, recurrent_shift, 0, kept);
+        words = el_edge_quad(words, a, inputs, candidate_shift, candidate_high_shift, fresh);
+        words = el_edge_quad(words, a + inputs, columns - inputs, recurrent_shift,
+            recurrent_high_shift, kept);
         for (int32_t k = 0; k < 4 && first + k < units; k++) {
             const int32_t update = el_sigmoid(el_argument(gates[2 * k]));
             const int32_t reset = el_sigmoid(el_argument(gates[2 * k + 1]));
@@ -67,11 +69,11 @@ static inline const int16_t *el_edge_gru_reset(const int16_t *words, const el_ac
 /* The second half. */
 static inline void el_edge_gru_update(const int16_t *words, const el_activation_t *a,
     int16_t *hidden, const int16_t *updates, int8_t *h, int32_t units, int32_t columns,
-    int32_t shift)
+    int32_t shift, int32_t high_shift)
 {
     for (int32_t first = 0; first < units; first += 4) {
         int32_t u[4];
-        words = el_edge_quad(words, a, columns, shift, 0, u);
+        words = el_edge_quad(words, a, columns, shift, high_shift, u);
         for (int32_t k = 0; k < 4 && first + k < units; k++) {
             const int32_t unit = first + k, candidate = el_tanh(el_argument(u[k]));
             hidden[unit] = el_edge_moved(hidden[unit], candidate, updates[unit]);
