@@ -16,6 +16,7 @@ import pytest
 
 import edge_lstm
 from edge_lstm import cli
+from edge_lstm_converters import check as checking
 
 pytest.importorskip("typer", reason="typer not found: pip install 'edge-lstm[tools]'")
 
@@ -29,8 +30,12 @@ Cli = Callable[..., tuple[int, str, str]]
 
 
 @pytest.fixture
-def command(capsys: pytest.CaptureFixture[str]) -> Cli:
-    """Give a function that runs the command here; it returns exit code, stdout and stderr."""
+def command(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Cli:
+    """Give a function that runs the command here; it returns exit code, stdout and stderr.
+
+    Without the models' own frameworks, which take seconds to start; test_check.py has them.
+    """
+    monkeypatch.setattr(checking, "FRAMEWORKS", {})
 
     def run(*arguments: object) -> tuple[int, str, str]:
         capsys.readouterr()
