@@ -238,7 +238,8 @@ def _cost_cells(results: list[Result]) -> tuple[Row, list[Row]]:
                 *(_megabytes(n) for n in (peak, own, r.package_bytes)),
             ]
         )
-    return header, rows
+    known = [k for k in range(len(header)) if k < 2 or any(row[k] != "-" for row in rows)]
+    return [header[k] for k in known], [[row[k] for k in known] for row in rows]
 
 
 def _counted_cells(results: list[Result]) -> tuple[Row, list[Row]]:

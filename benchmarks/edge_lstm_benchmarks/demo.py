@@ -34,7 +34,7 @@ DRAWN = slice(144, 216)
 INTERPRETERS = ("tflm", "litert", "litert-ref", "tflite-runtime")
 # One visit of each backend: enough to compare bytes.
 ONCE = BenchOptions(rounds=1, slice_ms=1.0, warm_ms=0.0, cold_runs=0, inside=False)
-QUICK = BenchOptions(rounds=8, slice_ms=12.0, cap_s=8.0, cold_runs=1)
+QUICK = BenchOptions(rounds=8, slice_ms=12.0, cap_s=8.0, cold_runs=0, inside=False)
 
 
 @dataclass(frozen=True)
