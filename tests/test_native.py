@@ -380,37 +380,68 @@ def test_without_the_extension_module_ctypes_is_the_door(
         np.testing.assert_array_equal(session.step(x[:, t]), numpy.step(x[:, t]))
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="sanitizers are linked as on Linux")
-def test_the_sanitizers_find_nothing_in_any_kernel(tmp_path: Path) -> None:
-    for name in ("stack", "16-bit input"):
-        program = CASES[name]
-        tensor = program.input_tensor
-        x = inputs_of(np.random.default_rng(10), tensor.signal, tensor.dtype, 6, 21)
-        (tmp_path / "x.bin").write_bytes(x.tobytes())
-        size = program.predict(x).size
-        main = f"""
+def main_program(program: Program, x: Array, folder: Path, levels: int) -> Path:
+    """Write C that runs ``x`` at every level and prints the outputs; return its path."""
+    (folder / "x.bin").write_bytes(x.tobytes())
+    rows, steps = x.shape[:2]
+    main = f"""
 #include <stdio.h>
 int main(void)
 {{
-    static unsigned char x[{x.nbytes}];
-    static unsigned char y[{size}];
-    FILE *file = fopen("{tmp_path / "x.bin"}", "rb");
+    static unsigned char x[{x.nbytes}], y[{program.predict(x).nbytes}];
+    FILE *file = fopen("{folder / "x.bin"}", "rb");
     if (fread(x, 1, sizeof x, file) != sizeof x) return 1;
     fclose(file);
-    for (int level = 0; level < 3; level++) {{
-        void *session = el_new(6, level);
-        if (el_run(session, x, 21, y)) return 1;
+    for (int level = 0; level < {levels}; level++) {{
+        void *session = el_new({rows}, level);
+        for (int t = 0; t < {steps}; t++) if (el_step(session, x, y)) return 1;
         el_reset(session);
-        for (int t = 0; t < 21; t++) if (el_step(session, x, y)) return 1;
+        if (el_run(session, x, {steps}, y)) return 1;
         el_delete(session);
+        fwrite(y, 1, sizeof y, stdout);
     }}
-    return 0;
+    return el_level() > {levels - 1};
 }}
 """
-        source = tmp_path / f"{program.fingerprint()[:8]}.c"
-        source.write_text(host_source(program) + main)
-        flags = ["-O1", "-g", "-fsanitize=address,undefined", "-fno-sanitize-recover=all"]
-        command = ["gcc", "-std=gnu99", *flags, str(source), "-o", str(tmp_path / "main")]
-        subprocess.run(command, check=True, timeout=120)
-        done = subprocess.run([str(tmp_path / "main")], capture_output=True, timeout=60)
+    source = folder / "main.c"
+    source.write_text(host_source(program) + main)
+    return source
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="sanitizers are linked as on Linux")
+@pytest.mark.parametrize("name", ["stack", "16-bit input", "tflm"])
+def test_the_sanitizers_find_nothing_in_any_kernel(name: str, tmp_path: Path) -> None:
+    program = CASES[name]
+    tensor = program.input_tensor
+    x = inputs_of(np.random.default_rng(10), tensor.signal, tensor.dtype, 6, 21)
+    source, built = main_program(program, x, tmp_path, 3), tmp_path / "main"
+    flags = ["-O1", "-g", "-fsanitize=address,undefined", "-fno-sanitize-recover=all"]
+    command = ["gcc", "-std=gnu99", *flags, str(source), "-o", str(built)]
+    subprocess.run(command, check=True, timeout=120)
+    done = subprocess.run([str(built)], capture_output=True, timeout=60)
+    assert done.returncode == 0, done.stderr.decode()[:2000]
+    assert done.stdout == program.predict(x).tobytes() * 3
+
+
+@pytest.mark.skipif(
+    shutil.which("qemu-aarch64-static") is None,
+    reason="no emulator of 64-bit Arm; apt-get install qemu-user-static",
+)
+@pytest.mark.skipif(
+    importlib.util.find_spec("ziglang") is None,
+    reason="no cross-compiler; pip install 'edge-lstm[firmware]'",
+)
+@pytest.mark.parametrize("name", ["stack", "16-bit input", "litert"])
+def test_arm_gives_the_same_bytes_with_and_without_dot_products(name: str, tmp_path: Path) -> None:
+    program = CASES[name]
+    tensor = program.input_tensor
+    x = inputs_of(np.random.default_rng(11), tensor.signal, tensor.dtype, 3, 21)
+    source, built = main_program(program, x, tmp_path, 2), tmp_path / "main"
+    zig = [sys.executable, "-m", "ziglang", "cc", "-target", "aarch64-linux-musl", "-static"]
+    command = [*zig, "-std=gnu99", "-O2", str(source), "-o", str(built)]
+    subprocess.run(command, check=True, timeout=300)
+    for cpu in ("max", "cortex-a53"):  # the second has no dot products
+        emulated = ["qemu-aarch64-static", "-cpu", cpu, str(built)]
+        done = subprocess.run(emulated, capture_output=True, timeout=60)
         assert done.returncode == 0, done.stderr.decode()[:2000]
+        assert done.stdout == program.predict(x).tobytes() * 2

@@ -3,16 +3,22 @@
 #include "el_host_portable.h"
 /* begin */
 
-/* Which kernels this processor runs: 0 portable, 1 AVX2, 2 AVX-512 with VNNI. */
+/* Which kernels this processor runs: 0 portable; 1 AVX2, 2 AVX-512 with VNNI; on Arm, 1 NEON with
+ * dot products. */
 static int32_t el_host_best(void)
 {
-#if defined(__x86_64__) && (defined(__GNUC__) || defined(__clang__)) && !defined(EL_PORTABLE)
+#ifdef EL_X86
     __builtin_cpu_init();
     if (__builtin_cpu_supports("avx512vnni") && __builtin_cpu_supports("avx512bw")
         && __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq")) {
         return 2;
     }
     if (__builtin_cpu_supports("avx2")) {
+        return 1;
+    }
+#endif
+#ifdef EL_NEON
+    if (getauxval(AT_HWCAP) & (1ul << 20)) { /* HWCAP_ASIMDDP */
         return 1;
     }
 #endif
@@ -30,6 +36,12 @@ static void el_host_lstm(const el_host_lstm_t *p, int32_t level, uint8_t *state,
     }
     if (level == 1) {
         el_lstm_avx2(p, state, streams, steps, x, x_stride, y, y_stride, scratch);
+        return;
+    }
+#endif
+#ifdef EL_NEON
+    if (level == 1) {
+        el_lstm_neon(p, state, streams, steps, x, x_stride, y, y_stride, scratch);
         return;
     }
 #endif

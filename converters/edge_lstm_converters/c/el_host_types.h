@@ -17,6 +17,11 @@
 #define EL_X86
 #include <immintrin.h>
 #endif
+#if defined(__aarch64__) && defined(__linux__) && !defined(EL_PORTABLE)
+#define EL_NEON
+#include <arm_neon.h>
+#include <sys/auxv.h>
+#endif
 
 /* end */
 #endif
