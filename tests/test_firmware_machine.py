@@ -144,7 +144,8 @@ def test_failing_selftest_is_told(tmp_path: Path, emulator: str) -> None:
     [
         ("*(volatile int8_t *)0x09000000 = 1;", "Invalid memory write"),
         ("y[0] = *(volatile int8_t *)0x09000000;", "Invalid memory read"),
-        ("((volatile int8_t *)y)[3 << 20] = 1;", "memory write"),  # one past the whole buffer
+        ("((volatile int8_t *)y)[3] = 1;", "Invalid memory write"),  # one past the output
+        ("y[0] = (hand_output_t)((volatile const int32_t *)x)[1];", "Invalid memory read"),
         ("((void (*)(void))0x09000001)();", "Invalid memory fetch"),
         ('__asm volatile(".word 0xde01de01");', "Invalid instruction|Unhandled CPU exception"),
     ],
@@ -155,6 +156,34 @@ def test_fault_is_one_line(tmp_path: Path, core: str, planted: str, why: str) ->
         package = Hand('__asm volatile(".word 0xffffffff");').write(tmp_path / "riscv")
     with pytest.raises(MismatchError, match=rf"{core}: hand_step failed at 0x\w+: .*({why})"):
         counted(package, core)
+
+
+WORD = "y[0] = (hand_output_t)*(volatile const int32_t *)((uintptr_t)x - 1);"
+TWO_WORDS = '__asm volatile("ldm %0, {r2, r3}" : : "r"(state->room + 1) : "r2", "r3", "memory");'
+
+
+@pytest.mark.parametrize(
+    ("core", "planted", "traps"),
+    [
+        ("cortex-m0plus", WORD, True),
+        ("rv32imc", WORD, True),
+        ("cortex-m4", WORD, False),
+        ("cortex-m33", WORD, False),
+        ("cortex-m4", TWO_WORDS, True),
+        ("cortex-m7", TWO_WORDS, True),
+    ],
+)
+def test_access_that_traps_for_its_alignment_is_told(
+    tmp_path: Path, core: str, planted: str, traps: bool
+) -> None:
+    package = Hand(planted).write(tmp_path)
+    if traps:
+        with pytest.raises(
+            MismatchError, match=rf"{core}: hand_step, misaligned at 0x\w+: 4 bytes"
+        ):
+            counted(package, core)
+    else:
+        assert counted(package, core).bytes_equal
 
 
 def test_run_that_refuses_steps_is_told(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from typing import Any
 
 from edge_lstm.errors import MismatchError, MissingTool
 from edge_lstm_firmware_sim.cores import Core
-from edge_lstm_firmware_sim.cycles import Block, measure_block, taken_cycles
+from edge_lstm_firmware_sim.cycles import Block, classify, measure_block, taken_cycles
 from edge_lstm_firmware_sim.elf import Image
 
 NEEDS_UNICORN = "package unicorn is not installed; pip install 'edge-lstm[firmware]'"
@@ -87,14 +87,17 @@ class Machine:
             self._cpu.mem_map(page * PAGE, PAGE)
             self._pages.add(page)
 
-    def buffer(self, size: int) -> int:
-        """Return the address of ``size`` new bytes of zeros, aligned to 16."""
-        address = self._next_buffer
-        pages = -(-max(size, 1) // PAGE) * PAGE
-        self._cpu.mem_map(address, pages)
-        # A page that is not mapped lies behind it: writing past the end is seen.
-        self._next_buffer += pages + PAGE
-        return address
+    def buffer(self, size: int, item: int) -> int:
+        """Return the address of ``size`` new bytes of zeros, aligned to ``item`` and no better.
+
+        A page that is not mapped lies right behind, so that reading past the end is seen.
+        """
+        pages = -(-(size + item) // PAGE) * PAGE
+        self._cpu.mem_map(self._next_buffer, pages)
+        end = self._next_buffer + pages
+        self._next_buffer = end + PAGE
+        start = end - size
+        return start if start % (2 * item) else start - item
 
     def write(self, address: int, data: bytes) -> None:
         """Put bytes into memory."""
@@ -140,14 +143,41 @@ class Machine:
                 pairs.update(pairwise(trace))
                 del trace[:-1]
 
-        hook = self._cpu.hook_add(self._unicorn.UC_HOOK_BLOCK, on_block)
+        misaligned: list[str] = []
+
+        def on_access(_cpu: Any, _kind: int, address: int, size: int, *_: Any) -> None:
+            if address % size and not misaligned and self._traps():
+                where = self._cpu.reg_read(self._counter)
+                misaligned.append(f"at {where:#010x}: {size} bytes at {address:#010x}")
+
+        uses = self._unicorn.UC_HOOK_MEM_READ | self._unicorn.UC_HOOK_MEM_WRITE
+        hooks = [
+            self._cpu.hook_add(self._unicorn.UC_HOOK_BLOCK, on_block),
+            self._cpu.hook_add(uses, on_access),
+        ]
         try:
             self.call(function, *arguments)
         finally:
-            self._cpu.hook_del(hook)
+            for hook in hooks:
+                self._cpu.hook_del(hook)
+        if misaligned:
+            raise MismatchError(f"{self.core.name}: {function}, misaligned {misaligned[0]}")
         # The last one ends with the return to the caller.
         pairs.update(pairwise([*(block for block in trace if block[0] != STOP), (STOP, 0)]))
         return self._sum(pairs)
+
+    def _traps(self) -> bool:
+        """Return whether the instruction that accesses memory now traps if that is misaligned.
+
+        unicorn lets all of them pass. Armv6-M traps on each, Armv7-M and Armv8-M on those that
+        move several registers; what RISC-V does depends on the chip.
+        """
+        if self.core.name == "cortex-m0plus" or self.core.architecture == "riscv32":
+            return True
+        code = self.read(self._cpu.reg_read(self._counter), 4)
+        first, second = (int.from_bytes(code[n : n + 2], "little") for n in (0, 2))
+        kind, _ = classify(first, second if first >> 11 >= 0b11101 else 0)
+        return kind in ("load_multiple", "store_multiple", "return")
 
     def _sum(self, pairs: Counter[tuple[tuple[int, int], tuple[int, int]]]) -> Block:
         instructions = cycles = 0

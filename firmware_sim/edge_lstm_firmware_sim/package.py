@@ -39,9 +39,14 @@ class Port:
         return 1 if self.kind == "tokens" else self.size
 
     @property
+    def item_bytes(self) -> int:
+        """Bytes of one value."""
+        return ITEM_BYTES[self.dtype]
+
+    @property
     def step_bytes(self) -> int:
         """Bytes of one step in memory."""
-        return self.values * ITEM_BYTES[self.dtype]
+        return self.values * self.item_bytes
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ from edge_lstm_firmware_sim.execution import COUNTED_STEPS, Execution
 from edge_lstm_firmware_sim.machine_unicorn import Machine
 from edge_lstm_firmware_sim.package import Package
 
+STATE_ALIGNMENT = 8  # of any type of C on these cores, as the compiler lays a state out
 CHUNK_BYTES = 1 << 22
 """Of inputs or outputs that are in the emulated memory at once."""
 
@@ -78,20 +79,21 @@ class _Run:
         image = build(package, target, roots)
         self.machine = Machine(image, target.core)
         self._check_types(image.word("edge_lstm_input_bytes"), image.word("edge_lstm_output_bytes"))
-        self._item = max(package.input.step_bytes, package.output.step_bytes)
-        self.chunk = max(1, CHUNK_BYTES // self._item)
-        if package.max_steps is not None:
-            self.chunk = package.max_steps
-        self.place = _Places(
-            state=self.machine.buffer(image.word("edge_lstm_state_bytes")),
-            x=self.machine.buffer(self.chunk * package.input.step_bytes),
-            y=self.machine.buffer(self.chunk * package.output.step_bytes),
+        item = max(package.input.step_bytes, package.output.step_bytes)
+        self.chunk = package.max_steps or max(1, CHUNK_BYTES // item)
+        state = self.machine.buffer(image.word("edge_lstm_state_bytes"), STATE_ALIGNMENT)
+        self.one, self.many = (
+            _Places(
+                state=state,
+                x=self.machine.buffer(steps * package.input.step_bytes, package.input.item_bytes),
+                y=self.machine.buffer(steps * package.output.step_bytes, package.output.item_bytes),
+            )
+            for steps in (1, self.chunk)
         )
-        self._state_bytes = image.word("edge_lstm_state_bytes")
         self.counted: list[Block] = []
         self.spent = 0
         self.stack_bytes = 0
-        self._call("init", self.place.state)
+        self._call("init", state)
 
     @property
     def per_step(self) -> int:
@@ -100,7 +102,7 @@ class _Run:
 
     def _check_types(self, *found: int) -> None:
         ports = (self.package.input, self.package.output)
-        wanted = tuple(port.step_bytes // port.values for port in ports)
+        wanted = tuple(port.item_bytes for port in ports)
         if found != wanted:
             raise MismatchError(
                 f"{self.package.name}: input and output items have {found} bytes; the description"
@@ -112,14 +114,14 @@ class _Run:
 
     def begin(self, x: Array) -> list[Array]:
         """Set the first state; run and count the first steps, unless that was done before."""
-        self._call("reset", self.place.state)
+        self._call("reset", self.one.state)
         outputs = []
         for one in x[: COUNTED_STEPS - len(self.counted)]:
-            self.machine.write(self.place.x, one.tobytes())
-            places = (self.place.state, self.place.x, self.place.y)
+            self.machine.write(self.one.x, one.tobytes())
+            places = (self.one.state, self.one.x, self.one.y)
             self.counted.append(self.machine.count(f"{self.package.name}_step", *places))
             self.spent += self.counted[-1].instructions
-            outputs.append(self._output(1))
+            outputs.append(self._output(self.one, 1))
             self.stack_bytes = self.machine.stack_bytes()
         return outputs
 
@@ -128,37 +130,37 @@ class _Run:
         outputs = []
         for start in range(0, len(x), self.chunk):
             part = x[start : start + self.chunk]
-            self.machine.write(self.place.x, part.tobytes())
+            self.machine.write(self.many.x, part.tobytes())
             self._run(len(part))
             self.spent += len(part) * self.per_step
-            outputs.append(self._output(len(part)))
+            outputs.append(self._output(self.many, len(part)))
         return outputs
 
     def _run(self, steps: int) -> None:
-        if self._call("run", self.place.state, self.place.x, steps, self.place.y):
+        if self._call("run", self.many.state, self.many.x, steps, self.many.y):
             raise MismatchError(f"{self.package.name}_run: refused {steps} steps")
 
     def whole(self, x: Array) -> list[Array]:
         """Run a sequence that does not stream; the first is counted, as a mean over its steps."""
-        self._call("reset", self.place.state)
-        self.machine.write(self.place.x, x.tobytes())
+        self._call("reset", self.many.state)
+        self.machine.write(self.many.x, x.tobytes())
         if self.counted:
             self._run(len(x))
         else:
-            places = (self.place.state, self.place.x, len(x), self.place.y)
+            places = (self.many.state, self.many.x, len(x), self.many.y)
             block = self.machine.count(f"{self.package.name}_run", *places)
             each = Block(round(block.instructions / len(x)), round(block.cycles / len(x)))
             self.counted.append(each)
             self.stack_bytes = self.machine.stack_bytes()
         self.spent += len(x) * self.per_step
-        return [self._output(len(x))]
+        return [self._output(self.many, len(x))]
 
-    def _output(self, steps: int) -> Array:
+    def _output(self, place: _Places, steps: int) -> Array:
         port = self.package.output
         rows = steps if self.package.writes_every_step else 1
-        data = self.machine.read(self.place.y, rows * port.step_bytes)
+        data = self.machine.read(place.y, rows * port.step_bytes)
         return np.frombuffer(data, port.dtype).reshape(rows, port.values).copy()
 
     def selftest(self) -> bool:
         """Run the package's own test on its state."""
-        return self._call("selftest", self.place.state) == 0
+        return self._call("selftest", self.many.state) == 0

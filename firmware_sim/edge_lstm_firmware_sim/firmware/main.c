@@ -17,8 +17,11 @@ enum { STOPPED_BY_APPLICATION = 0x20026 };
 extern uint32_t edge_lstm_free_ram[];
 
 static FIRMWARE_RAM MODEL(state_t) state;
-static FIRMWARE_RAM MODEL(input_t) x[CHUNK * INPUT_VALUES];
-static FIRMWARE_RAM MODEL(output_t) y[CHUNK * OUTPUT_VALUES];
+static FIRMWARE_RAM MODEL(input_t) x_room[1 + CHUNK * INPUT_VALUES];
+static FIRMWARE_RAM MODEL(output_t) y_room[1 + CHUNK * OUTPUT_VALUES];
+/* Aligned as their type asks and no better: bytes lie at odd addresses. */
+static MODEL(input_t) *const x = x_room + 1;
+static MODEL(output_t) *const y = y_room + 1;
 static FIRMWARE_RAM uint32_t deepest;
 
 void exit_with(uint32_t code);
@@ -104,7 +107,7 @@ FIRMWARE int main(void)
                 now = 1;
             }
 #endif
-            if (move(SYS_READ, in, x, (uint32_t)now * INPUT_VALUES * sizeof x[0])) {
+            if (move(SYS_READ, in, x, (uint32_t)now * INPUT_VALUES * sizeof *x)) {
                 return 2;
             }
             if (counted > 0) {
@@ -120,7 +123,7 @@ FIRMWARE int main(void)
             }
             steps -= now;
             const uint32_t rows = WRITES_EVERY_STEP ? (uint32_t)now : (steps == 0 ? 1 : 0);
-            if (move(SYS_WRITE, out, y, rows * OUTPUT_VALUES * sizeof y[0])) {
+            if (move(SYS_WRITE, out, y, rows * OUTPUT_VALUES * sizeof *y)) {
                 return 2;
             }
         }
