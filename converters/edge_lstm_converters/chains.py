@@ -6,6 +6,7 @@ the same one have a common beginning.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -29,6 +30,7 @@ from edge_lstm.cells import (
 from edge_lstm.cells.recurrent import Merge
 from edge_lstm.errors import UnsupportedModel
 from edge_lstm.spec import Layer
+from edge_lstm_converters.float_weights import layer_name
 
 MOST_LAYERS = 4096  # branches of branches double at each join
 
@@ -182,6 +184,30 @@ def one_direction(step: Step, index: int) -> Step | None:
     if chain_before is None:
         return None
     return chain_before.then(layer, chain_before.size, vector=step.vector)
+
+
+def named_layers(layers: Sequence[Layer], taken: list[str]) -> list[Layer]:
+    """Return layers with names of their own; in branches, some may be there twice.
+
+    A state is kept under its layer's name, so those inside a Bidirectional count, too.
+    """
+    named: list[Layer] = []
+    for layer in layers:
+        endings = ("", "_forward", "_backward") if isinstance(layer, Bidirectional) else ("",)
+        # A join adds where a layer of a branch stands, "fc:0:1:1".
+        base = layer.name.partition(":")[0]
+        refused: list[str] = []
+        while True:
+            name = layer_name(base, layer.type_name, [*taken, *refused])
+            if not any(name + ending in taken for ending in endings):
+                break
+            refused.append(name)
+        taken += [name + ending for ending in endings]
+        if isinstance(layer, Parallel):
+            branches = tuple(tuple(named_layers(branch, taken)) for branch in layer.branches)
+            layer = replace(layer, branches=branches)
+        named.append(replace(layer, name=name))
+    return named
 
 
 def same_layer(first: Layer, second: Layer) -> bool:

@@ -33,8 +33,6 @@ from edge_lstm.spec import Signal, identifier
 from edge_lstm_converters.read_tflite_lstm import read_lstm
 from edge_lstm_converters.rules_tflite import TfliteLstm, is_scale
 from edge_lstm_converters.tflite_axes import (
-    CANONICAL,
-    TIME_MAJOR,
     Layout,
     LayoutMismatch,
     Value,
@@ -177,18 +175,8 @@ class _Reader(TfliteGraph):
     # ------------------------------------------------------------------------- operators
 
     def lstm(self, operator: TfliteOperator) -> None:
-        value = self.source(operator)
         options = self.options(operator, SequenceLstmOptions)
-        order = TIME_MAJOR if options.time_major else CANONICAL
-        sizes = self.layout.sizes(value.signal)
-        fits = value.shape == tuple(sizes.get(axis, 0) for axis in order)
-        if value.signal.kind != "sequence" or not fits or not self.layout.lies_as(value, order):
-            raise self.mismatch(
-                operator,
-                f"is fed {value.signal} as {list(value.shape)}",
-                f"want a sequence with axes {', '.join(order)}",
-            )
-        self.integer(operator, value)
+        value, order = self.sequence(operator, time_major=options.time_major)
         name = self.name(operator, "lstm")
         self.names.discard(name)
         lstm = TfliteLstm(self.model, operator, self.profile)

@@ -21,7 +21,6 @@ from edge_lstm.cells import (
     FlattenOp,
     LastStep,
     LastStepOp,
-    Parallel,
     PickStep,
     Recurrent,
     Reverse,
@@ -31,8 +30,8 @@ from edge_lstm.cells.recurrent import Merge
 from edge_lstm.errors import UnreadableModel, UnsupportedModel
 from edge_lstm.program import Kernel, Op, Program, Tensor
 from edge_lstm.spec import Layer, ModelSpec, Signal, identifier
-from edge_lstm_converters.chains import Step, joined_steps, one_direction
-from edge_lstm_converters.float_weights import as_float32, layer_name
+from edge_lstm_converters.chains import Step, joined_steps, named_layers, one_direction
+from edge_lstm_converters.float_weights import as_float32
 from edge_lstm_converters.tflite_axes import Axis, Layout, Value, axes_text
 from edge_lstm_converters.tflite_graph import TfliteGraph
 from edge_lstm_converters.tflite_schema import ABSENT, TfliteModel, TfliteOperator
@@ -94,7 +93,7 @@ class FloatGraph(TfliteGraph):
         if last not in self.values:
             raise UnreadableModel(f"{self.where}: no operator writes the output; get it again")
         result = self.settled(last)
-        layers = _named(self.chain(result.index).layers(), [])
+        layers = named_layers(self.chain(result.index).layers(), [])
         return ModelSpec(
             name=identifier(Path(self.where).stem),
             input=self.tensors[0].signal,
@@ -192,16 +191,3 @@ def _then(step: Step, layer: Layer, size: int, *, vector: bool) -> Step:
         if isinstance(layer, LastStep):
             return back.then(PickStep(layer.name, 0), size, vector=True)
     return step.then(layer, size, vector=vector)
-
-
-def _named(layers: list[Layer], taken: list[str]) -> list[Layer]:
-    """Return layers with names of their own; where branches met, some have been numbered."""
-    named: list[Layer] = []
-    for layer in layers:
-        name = layer_name(layer.name.partition(":")[0], layer.type_name, taken)
-        taken.append(name)
-        if isinstance(layer, Parallel):
-            branches = tuple(tuple(_named(list(branch), taken)) for branch in layer.branches)
-            layer = replace(layer, branches=branches)
-        named.append(replace(layer, name=name))
-    return named

@@ -24,7 +24,7 @@ from edge_lstm.cells import (
 from edge_lstm.cells.activation import Kind
 from edge_lstm.cells.recurrent import Merge
 from edge_lstm.spec import Signal
-from edge_lstm_converters.tflite_axes import CANONICAL, TIME_MAJOR, Axis, Value
+from edge_lstm_converters.tflite_axes import Value
 from edge_lstm_converters.tflite_float_cells import float_lstm, float_rnn, halves
 from edge_lstm_converters.tflite_float_graph import FloatGraph, LayerOp
 from edge_lstm_converters.tflite_graph import TfliteGraph
@@ -70,28 +70,10 @@ POOLS: dict[str, Literal["average", "max", "sum"]] = {
 }
 
 
-def _sequence(
-    graph: FloatGraph, operator: TfliteOperator, *, time_major: bool
-) -> tuple[Value, tuple[Axis, ...]]:
-    """Return the sequence that a recurrent operator is fed, and the order of its axes."""
-    value = graph.source(operator)
-    graph.integer(operator, value)
-    order = TIME_MAJOR if time_major else CANONICAL
-    sizes = graph.layout.sizes(value.signal)
-    fits = value.shape == tuple(sizes.get(axis, 0) for axis in order)
-    if value.signal.kind != "sequence" or not fits or not graph.layout.lies_as(value, order):
-        raise graph.mismatch(
-            operator,
-            f"is fed {value.signal} as {list(value.shape)}",
-            f"want a sequence with axes {', '.join(order)}",
-        )
-    return value, order
-
-
 def recurrent(graph: FloatGraph, operator: TfliteOperator) -> None:
     """A layer that runs in one direction."""
     options = graph.options(operator, RECURRENT[operator.code])
-    value, order = _sequence(graph, operator, time_major=options.time_major)
+    value, order = graph.sequence(operator, time_major=options.time_major)
     layer = _cell(graph, operator, operator)
     _fits(graph, operator, layer, value)
     signal = Signal("sequence", layer.output_size)
@@ -112,7 +94,7 @@ def _fits(graph: FloatGraph, operator: TfliteOperator, layer: Recurrent, value: 
 def both(graph: FloatGraph, operator: TfliteOperator) -> None:
     """Two directions, their outputs joined or apart."""
     options = graph.options(operator, RECURRENT[operator.code])
-    value, order = _sequence(graph, operator, time_major=options.time_major)
+    value, order = graph.sequence(operator, time_major=options.time_major)
     is_lstm = operator.code.endswith("LSTM")
     if is_lstm and options.merge_outputs and not options.time_major and graph.layout.batch_size > 1:
         raise graph.refuse(

@@ -26,7 +26,14 @@ from edge_lstm.errors import UnreadableModel, UnsupportedModel
 from edge_lstm.program import DType, Op, Profile, Tensor
 from edge_lstm.spec import Signal
 from edge_lstm_converters.rules_tflite import is_scale
-from edge_lstm_converters.tflite_axes import CANONICAL, Axis, Layout, LayoutMismatch, Value
+from edge_lstm_converters.tflite_axes import (
+    CANONICAL,
+    TIME_MAJOR,
+    Axis,
+    Layout,
+    LayoutMismatch,
+    Value,
+)
 from edge_lstm_converters.tflite_schema import (
     ABSENT,
     TfliteModel,
@@ -240,6 +247,23 @@ class TfliteGraph:
                 f"is fed {self.tensors[value.index].dtype}",
                 "a full-integer model computes in int8; convert float models with --quant int8",
             )
+
+    def sequence(
+        self, operator: TfliteOperator, *, time_major: bool
+    ) -> tuple[Value, tuple[Axis, ...]]:
+        """Return the sequence that a recurrent operator is fed, and the order of its axes."""
+        value = self.source(operator)
+        order = TIME_MAJOR if time_major else CANONICAL
+        sizes = self.layout.sizes(value.signal)
+        fits = value.shape == tuple(sizes.get(axis, 0) for axis in order)
+        if value.signal.kind != "sequence" or not fits or not self.layout.lies_as(value, order):
+            raise self.mismatch(
+                operator,
+                f"is fed {value.signal} as {list(value.shape)}",
+                f"want a sequence with axes {', '.join(order)}",
+            )
+        self.integer(operator, value)
+        return value, order
 
     # ------------------------------------------------------------------------- axes
 

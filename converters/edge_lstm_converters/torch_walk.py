@@ -35,7 +35,7 @@ from edge_lstm.cells import (
 from edge_lstm.cells.recurrent import Merge
 from edge_lstm.errors import UnreadableModel, UnsupportedModel
 from edge_lstm.spec import Layer, ModelSpec, Signal
-from edge_lstm_converters.chains import Step, joined_steps, same_layer
+from edge_lstm_converters.chains import Step, joined_steps, named_layers, same_layer
 from edge_lstm_converters.float_weights import layer_name
 from edge_lstm_converters.pt2_file import ExportedGraph, Node, Ref, Size, TensorInfo
 from edge_lstm_converters.torch_values import (
@@ -417,7 +417,7 @@ class Walk:
                     f"{self.where}: the result is laid out [{self.described(result.axes)}]; want"
                     " features on an axis of their own, or time and features joined in this order"
                 )
-        layers = _named(result.step.layers(), [])
+        layers = named_layers(result.step.layers(), [])
         if not any(isinstance(k, Recurrent | Bidirectional | Backward) for k in _inside(layers)):
             raise UnsupportedModel(
                 f"{self.where}: the graph has no aten.lstm, aten.gru or aten.rnn; want one"
@@ -506,30 +506,6 @@ def _inside(layers: Sequence[Layer]) -> list[Layer]:
             for branch in layer.branches:
                 found += _inside(branch)
     return found
-
-
-def _named(layers: Sequence[Layer], taken: list[str]) -> list[Layer]:
-    """Return layers with names of their own; in branches, some may be there twice.
-
-    A state is kept under its layer's name, so those inside a Bidirectional count, too.
-    """
-    named: list[Layer] = []
-    for layer in layers:
-        endings = ("", "_forward", "_backward") if isinstance(layer, Bidirectional) else ("",)
-        # A join adds where a layer of a branch stands, "fc:0:1:1".
-        base = layer.name.partition(":")[0]
-        refused: list[str] = []
-        while True:
-            name = layer_name(base, layer.type_name, [*taken, *refused])
-            if not any(name + ending in taken for ending in endings):
-                break
-            refused.append(name)
-        taken += [name + ending for ending in endings]
-        if isinstance(layer, Parallel):
-            branches = tuple(tuple(_named(branch, taken)) for branch in layer.branches)
-            layer = replace(layer, branches=branches)
-        named.append(replace(layer, name=name))
-    return named
 
 
 def first_signal(layers: Sequence[Layer]) -> Signal | None:
