@@ -111,9 +111,12 @@ def own_module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         "    return (outputs > wanted).mean()\n"
         "def broken(outputs, wanted):\n"
         "    raise KeyError('speaker')\n"
+        "def log_share(outputs, wanted):\n"
+        "    return np.log(outputs.sum()) if outputs.sum() else float('nan')\n"
         "def one(outputs):\n"
         "    return 0\n"
     )
+    (tmp_path / "el_own_broken.py").write_text("1 / 0\n")
     monkeypatch.chdir(tmp_path)
 
 
@@ -128,11 +131,19 @@ def test_a_users_function_is_a_metric() -> None:
 
 
 @pytest.mark.usefixtures("own_module")
+def test_a_metric_that_some_resamples_do_not_have_has_no_interval() -> None:
+    outputs = np.eye(8)[:, :1]  # some resamples draw none of the first row
+    found = measure("el_own_metric:log_share", outputs, np.zeros((8, 1)), outputs)
+    assert (found.value, found.delta_vs_float, found.delta_interval) == (0.0, 0.0, None)
+
+
+@pytest.mark.usefixtures("own_module")
 @pytest.mark.parametrize(
     ("name", "reason"),
     [
         ("el_own_metric:absent", "has no attribute 'absent'; give module:function"),
         ("el_no_module:f", "No module named 'el_no_module'; give module:function"),
+        ("el_own_broken:f", "division by zero; give module:function"),
         ("el_own_metric:one", "too many positional arguments; give module:function"),
         ("el_own_metric:broken", "metric el_own_metric:broken: KeyError: 'speaker'"),
         ("bleu", "unknown; give one of accuracy, f1, perplexity, mae, mape, or module:function"),

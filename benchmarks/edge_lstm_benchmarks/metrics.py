@@ -152,9 +152,10 @@ def _own_metric(name: str) -> Metric:
     try:
         function = getattr(importlib.import_module(module), attribute)
         inspect.signature(function).bind(None, None)
-    except (ImportError, AttributeError, TypeError, ValueError, SyntaxError) as error:
+    except Exception as error:  # importing runs the user's code
+        why = " ".join(str(error).split()) or type(error).__name__
         raise UsageError(
-            f"metric {name!r}: {error}; give module:function with function(outputs, wanted)"
+            f"metric {name!r}: {why}; give module:function with function(outputs, wanted)"
         ) from error
 
     def prepare(outputs: F64, wanted: Array) -> Score:
@@ -201,8 +202,10 @@ class Judge:
         interval = None
         if self._resampled:
             pairs = zip(self._resamples(), self._resampled, strict=True)
-            low, high = np.percentile([score(w) - before for w, before in pairs], (2.5, 97.5))
-            interval = float(low), float(high)
+            differences = [score(w) - before for w, before in pairs]
+            if np.isfinite(differences).all():
+                low, high = np.percentile(differences, (2.5, 97.5))
+                interval = float(low), float(high)
         return Accuracy(
             self.metric.name,
             value,
