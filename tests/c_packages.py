@@ -61,7 +61,8 @@ def build(program: Program, folder: Path, *flags: str, max_steps: int | None = N
 def run(library: ctypes.CDLL, program: Program, x: Array, max_steps: int | None = None) -> Array:
     """Run a sequence [steps, size] in C from its first state, after the package's own test."""
     model = CModel(program, max_steps)
-    state = ctypes.create_string_buffer(model.state_bytes + 16)
+    # What must not be read, shows.
+    state = ctypes.create_string_buffer(b"\x5a" * (model.state_bytes + 16))
     assert getattr(library, f"{program.name}_selftest")(state) == 0
     y = np.zeros_like(expected_outputs(model, x))
     x = np.ascontiguousarray(x)

@@ -24,7 +24,7 @@ from edge_lstm.spec import Signal, SignalKind
 from edge_lstm_converters.c_selftest import expected_outputs
 from edge_lstm_converters.c_source import CModel
 
-STEPS = 5
+STEPS, MOST = 5, 40
 
 
 class RandomProgram:
@@ -118,9 +118,9 @@ class RandomProgram:
 def test_random_moves_and_loops_give_the_bytes_of_numpy(seed: int, tmp_path: Path) -> None:
     program = RandomProgram(seed).program()
     x = np.random.default_rng(seed).integers(-128, 128, (STEPS, program.input_tensor.signal.size))
-    library = build(program, tmp_path, "-O0", max_steps=STEPS)
-    y = run(library, program, x.astype(np.int8), max_steps=STEPS)
-    expected = expected_outputs(CModel(program, STEPS), x.astype(np.int8))
+    library = build(program, tmp_path, "-O0", max_steps=MOST)
+    y = run(library, program, x.astype(np.int8), max_steps=MOST)
+    expected = expected_outputs(CModel(program, MOST), x.astype(np.int8))
     np.testing.assert_array_equal(y, expected)
 
 

@@ -15,14 +15,14 @@ import pytest
 
 from c_packages import STRICT, build, compile_c, gcc, gxx, program_of, run
 from edge_lstm.arrays import F32, Array
-from edge_lstm.cells import Activation, Dense, Embedding, Flatten, LastStep, Reverse
+from edge_lstm.cells import Activation, Dense, Embedding, Flatten, Gate, LastStep, Lstm, Reverse
 from edge_lstm.errors import UnsupportedModel, UsageError
 from edge_lstm.program import Program, Tensor
 from edge_lstm.spec import Signal
 from edge_lstm_converters.c_header import float_header, header
 from edge_lstm_converters.c_selftest import expected_outputs
 from edge_lstm_converters.c_source import CModel
-from edge_lstm_converters.write_c import package_files, write_c
+from edge_lstm_converters.write_c import package_files, source, write_c
 
 DRAW = np.random.default_rng(0)
 
@@ -136,19 +136,34 @@ def test_two_models_and_several_instances_live_in_one_program(
     subprocess.run([str(tmp_path / "main")], check=True, timeout=20)
 
 
-@gcc
-def test_the_selftest_finds_a_wrong_weight(words: Program, tmp_path: Path) -> None:
-    source = write_c(words, tmp_path) / "src"
-    text = (source / "net.c").read_text()
-    wrong = re.sub(
-        r"(_weights\[40\] = \{\s*)(-?\d+)", lambda m: f"{m[1]}{-int(m[2])}", text, count=1
+def lstm_program(profile: str) -> Program:
+    """A LSTM behind whose one output many cells hide."""
+    gates = [Gate(normal(12, 4), normal(12, 12), normal(12)) for _ in range(4)]
+    layers = (
+        Lstm("lstm", (gates[0], gates[1], gates[2], gates[3])),
+        LastStep("last"),
+        Dense("head", weights=normal(1, 12), bias=normal(1)),
     )
-    assert wrong != text
-    (source / "net.c").write_text(wrong)
-    library = tmp_path / "wrong.so"
-    compile_c(["gcc", "-shared", "-fPIC", *map(str, source.glob("*.c")), "-o", str(library)])
-    state = ctypes.create_string_buffer(CModel(words).state_bytes + 16)
-    assert ctypes.CDLL(str(library)).net_selftest(state) != 0
+    return program_of(layers, Signal("sequence", 4), profile)
+
+
+@gcc
+@pytest.mark.parametrize(("profile", "field"), [("edge", "weights"), ("tflm", "input_weights")])
+def test_the_selftest_finds_a_wrong_weight(profile: str, field: str, tmp_path: Path) -> None:
+    program = lstm_program(profile)
+    folder = write_c(program, tmp_path) / "src"
+    state = ctypes.create_string_buffer(CModel(program).state_bytes + 16)
+    draw = np.random.default_rng(0)
+    for attempt in range(6):
+        lstm = program.ops[0]
+        weights = getattr(lstm, field).copy()
+        weights[tuple(draw.integers(size) for size in weights.shape)] ^= 64
+        wrong = {} if attempt == 0 else {field: weights}
+        ops = (replace(lstm, **wrong), *program.ops[1:])
+        (folder / "net.c").write_text(source(CModel(replace(program, ops=ops))))
+        library = str(tmp_path / f"{attempt}.so")
+        compile_c(["gcc", "-shared", "-fPIC", *map(str, folder.glob("*.c")), "-o", library])
+        assert ctypes.CDLL(library).net_selftest(state) == int(attempt > 0)
 
 
 @gcc

@@ -119,7 +119,8 @@ class Run:
         sources: what is read.
         needs: whose work that is.
         target: where the output goes.
-        tensor: the output.
+        index: of the tensor that is put there.
+        tensor: the same.
         once: it runs after the last step rather than in a loop.
     """
 
@@ -128,6 +129,7 @@ class Run:
     sources: tuple[Spot, ...]
     needs: tuple[Piece, ...]
     target: Spot
+    index: int
     tensor: Tensor
     once: bool
 
@@ -209,7 +211,6 @@ class Layout:
     # Runs: in the program's order. A move that its places do not make free becomes copies.
 
     def _list_runs(self) -> None:
-        tensors = self.program.tensors
         for position, op in enumerate(self.program.ops):
             if isinstance(op, ReadStateOp):
                 self._pieces[op.output] = ()
@@ -221,19 +222,18 @@ class Layout:
                 self._move(position, op)
             elif isinstance(op, WriteStateOp):
                 (source,) = op.inputs
-                copy = self._copy(position, source, tensors[source], self._spots[op.output])
+                copy = self._copy(position, source, self._spots[op.output])
                 self._pieces[op.output] = (copy,)
             else:
                 if op.output not in self._spots:
                     self._spots[op.output] = self._natural(op.output)
                 sources = tuple(self._spots[index] for index in op.inputs)
                 needs = tuple(piece for index in op.inputs for piece in self._pieces[index])
-                tensor = tensors[op.output]
-                made = self._add(position, op, sources, needs, self._spots[op.output], tensor)
+                made = self._add(position, op, sources, needs, self._spots[op.output], op.output)
                 self._pieces[op.output] = (made,)
         output = self.program.output
         if self._spots[output] != self._output:
-            self._copy(len(self.program.ops), output, tensors[output], self._output)
+            self._copy(len(self.program.ops), output, self._output)
 
     def _add(
         self,
@@ -242,17 +242,17 @@ class Layout:
         sources: tuple[Spot, ...],
         needs: tuple[Piece, ...],
         target: Spot,
-        tensor: Tensor,
+        index: int,
     ) -> Piece:
+        tensor = self.program.tensors[index]
         once = tensor.signal.kind == "vector"
-        self._runs.append(Run(position, op, sources, needs, target, tensor, once))
+        self._runs.append(Run(position, op, sources, needs, target, index, tensor, once))
         return Piece(len(self._runs) - 1)
 
-    def _copy(self, position: int, source: int, tensor: Tensor, target: Spot) -> Piece:
+    def _copy(self, position: int, source: int, target: Spot) -> Piece:
         """Add a copy of what lies at ``source``'s place; return what the copy owes."""
-        return self._add(
-            position, None, (self._spots[source],), self._pieces[source], target, tensor
-        )
+        spots, pieces = (self._spots[source],), self._pieces[source]
+        return self._add(position, None, spots, pieces, target, source)
 
     def _join(self, position: int, op: Op) -> Iterator[Piece]:
         """Yield what a concatenation needs; inputs that lie elsewhere are copied."""
@@ -261,7 +261,7 @@ class Layout:
             if self._spots[index] == spot:
                 yield from self._pieces[index]
             else:
-                yield self._copy(position, index, self.program.tensors[index], spot)
+                yield self._copy(position, index, spot)
 
     def _flatten(self, position: int, op: Op) -> Iterator[Piece]:
         """Yield what a vector of all steps needs, which are copied unless they lie in a row."""
@@ -276,7 +276,7 @@ class Layout:
         if self._spots[op.output].container is not spot.container:
             (wanted,) = self._wanted(op)
             assert wanted is not None
-            pieces = (self._copy(position, source, tensor, wanted),)
+            pieces = (self._copy(position, source, wanted),)
         for piece in pieces:
             yield replace(piece, late="more")
 
@@ -296,7 +296,7 @@ class Layout:
         self._spots[output], self._pieces[output] = view, pieces
         if given is not None:
             if not free:
-                copy = self._copy(position, output, self.program.tensors[output], given)
+                copy = self._copy(position, output, given)
                 self._pieces[output] = (copy,)
             self._spots[output] = given
 
@@ -377,6 +377,17 @@ class Layout:
             container.name = names[0] if names else f"buffer_{len({c.name for c in found})}"
             found.append(container)
         return found
+
+    def last_in_buffers(self) -> list[Container]:
+        """Return for each buffer the container whose values are left in it at the end.
+
+        A state that is copied has another value by then, so such containers are not among them.
+        """
+        order = [run for group in self.loops for run in group] + self.once
+        states = {op.output for op in self.program.ops if isinstance(op, ReadStateOp)}
+        stale = {run.target.container for run in order if run.op is None and run.index in states}
+        left = {run.target.container.name: run.target.container for run in order}
+        return [c for c in left.values() if not c.fixed and c not in stale]
 
 
 def per_step(tensor: Tensor) -> int:

@@ -93,13 +93,14 @@ class CModel:
         """Return everything in the state, widest values first, so that nothing is padded."""
         found = {member.name: member for op in self.ops.values() for member in op.members}
         for container in self.layout.containers:
-            size = max(self._values(container), getattr(found.get(container.name), "size", 0))
+            size = max(self.values_in(container), getattr(found.get(container.name), "size", 0))
             found[container.name] = Member(C_TYPES[container.dtype], container.name, size)
         return sorted(found.values(), key=lambda member: -ITEM_BYTES.get(member.ctype, 1))
 
-    def _values(self, container: Container) -> int:
+    def values_in(self, container: Container, steps: int | None = None) -> int:
+        """Return how many values a container has room for, or has of so many steps."""
         whole = container.whole and not container.flat
-        return container.values * ((self.max_steps or 1) if whole else 1)
+        return container.values * ((steps or self.max_steps or 1) if whole else 1)
 
     def function(self, run: Run) -> str:
         """Return the name of a run's function."""
