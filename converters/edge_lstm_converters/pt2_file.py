@@ -244,9 +244,9 @@ def _output_names(outputs: list[Any]) -> list[str]:
     for output in outputs:
         ((kind, value),) = output.items()
         if kind == "as_tensor":
-            names.append(value["name"])
+            names.append(str(value["name"]))
         elif kind == "as_tensors":
-            names += [tensor["name"] for tensor in value]
+            names += [str(tensor["name"]) for tensor in value]
     return names
 
 
@@ -256,16 +256,16 @@ def _argument(argument: Mapping[str, Any]) -> Any:
     if kind == "as_none":
         return None
     if kind == "as_tensor":
-        return Ref(value["name"])
+        return Ref(str(value["name"]))
     if kind == "as_tensors":
-        return [Ref(tensor["name"]) for tensor in value]
+        return [Ref(str(tensor["name"])) for tensor in value]
     if kind in ("as_sym_int", "as_sym_float", "as_sym_bool"):
         return _number(value)
     if kind in ("as_sym_ints", "as_sym_floats", "as_sym_bools"):
         return [_number(item) for item in value]
     if kind in ("as_optional_tensor", "as_optional_tensors"):
         items = value if isinstance(value, list) else [value]
-        refs = [Ref(i["as_tensor"]["name"]) if "as_tensor" in i else None for i in items]
+        refs = [Ref(str(i["as_tensor"]["name"])) if "as_tensor" in i else None for i in items]
         return refs if isinstance(value, list) else refs[0]
     return value
 

@@ -243,9 +243,10 @@ def _cell_layer(walk: Walk, kind: Kind, nonlinearity: str) -> Recurrent:
     prefix = weights["weight_ih"].name.rpartition(".")[0]
     where = f"{walk.where}: node {walk.node.name!r}"
     arrays = {f"{name}_l0": weight.values for name, weight in weights.items()}
-    (layer,) = torch_recurrent(where, prefix, arrays, walk.names, kind, nonlinearity)
-    assert isinstance(layer, Recurrent)
-    return layer
+    layers = torch_recurrent(where, prefix, arrays, walk.names, kind, nonlinearity)
+    if len(layers) != 1 or not isinstance(layers[0], Recurrent):
+        raise walk.refuse(f"has the weights {', '.join(weights)}", "want weight_ih and weight_hh")
+    return layers[0]
 
 
 def _first_step(walk: Walk, flow: Flow, hx: object, layer: Recurrent) -> tuple[Step, Pick | None]:

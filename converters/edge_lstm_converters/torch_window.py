@@ -111,7 +111,7 @@ def _adaptive_pool(kind: Literal["max", "average"]) -> Handler:
         """Adaptive pooling to one step."""
         flow = _along_time(walk, walk.flow())
         if _one(walk, "output_size", 1) != 1:
-            raise walk.refuse(f"gives {walk.argument('output_size')} steps", "want 1")
+            raise walk.refuse(f"gives {walk.argument('output_size')!r} steps", "want 1")
         layer = GlobalPool(walk.name("pool", "pool"), kind)
         return [walk.emit(flow, (*flow.axes[:2], UNIT), layer, vector=True)]
 
@@ -220,7 +220,7 @@ def _elementwise(word: str, **arguments: tuple[str, float]) -> Handler:
         ):
             raise walk.refuse("has a scale", "want none")
         if word == "softplus" and walk.argument("beta", 1) != 1:
-            raise walk.refuse(f"has beta {walk.argument('beta')}", "want 1")
+            raise walk.refuse(f"has beta {walk.argument('beta')!r}", "want 1")
         layer: Layer = Elementwise(walk.name(word, word), Function(word, **values))
         return [walk.emit(flow, flow.axes, layer)]
 
