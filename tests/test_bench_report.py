@@ -189,6 +189,15 @@ def test_without_labels_the_agreement_with_float_stands_for_accuracy(document: D
     assert "signal to noise against float" in text
 
 
+def test_other_precisions_share_a_colour_and_the_legend_names_them(document: Document) -> None:
+    names = {"slow": "float16", "numpy-int8:tflm": "int8-dynamic"}
+    results = [
+        {**r, "precision": names.get(r["backend"], r["precision"])} for r in document["results"]
+    ]
+    text = Reader(html_page({**document, "results": results})).sections["Latency against accuracy"]
+    assert "int8-dynamic or float16" in text
+
+
 def test_comparison_is_on_the_page(document: Document) -> None:
     worse: Document = {"model": "weather", "backend": "slow", "scenario": "stream", "field": "runs"}
     worse |= {"base": None, "now": None, "change": None, "reason": "no longer: <gone>"}

@@ -66,9 +66,11 @@ def count_text(value: float | None) -> str:
 
 def legend(ran: list[Document]) -> str:
     """Return what the colours of the results mean."""
-    kinds = {kind_class(r): r["precision"] for r in ran if not is_wrong(r)}
-    if any(is_wrong(r) for r in ran):
-        kinds[charts.WRONG] = "not the bytes of its profile"
+    kinds: dict[str, dict[str, None]] = {}
+    for r in ran:
+        what = "not the bytes of its profile" if is_wrong(r) else r["precision"]
+        kinds.setdefault(kind_class(r), {})[what] = None
     return ", ".join(
-        f'<span class="dot {kind}"></span>{escape(what)}' for kind, what in kinds.items()
+        f'<span class="dot {kind}"></span>{escape(" or ".join(whats))}'
+        for kind, whats in kinds.items()
     )

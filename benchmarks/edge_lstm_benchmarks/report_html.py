@@ -102,9 +102,11 @@ def _cards(ran: list[Document], skipped: list[Document]) -> Iterator[str]:
                 about += f", {charts.short(first['real_time'])} × real time"
             cards.append((title, first["backend"], about))
 
-    fastest("fastest", ran)
-    fastest("fastest in int8", [r for r in ran if r["precision"] == "int8" and not is_wrong(r)])
-    costs = [r for r in ran if r["precision"] == "int8" and r["accuracy"] and not is_wrong(r)]
+    right = [r for r in ran if not is_wrong(r)]
+    in_int8 = [r for r in right if r["precision"] == "int8"]
+    fastest("fastest", right)
+    fastest("fastest in int8", in_int8)
+    costs = [r for r in in_int8 if r["accuracy"]]
     if costs and costs[0]["accuracy"]["delta_vs_float"] is not None:
         accuracy = costs[0]["accuracy"]
         value, delta = metric_text(accuracy)
