@@ -183,7 +183,7 @@ def _sizes(rows: list[Row]) -> str:
 def _bytes(rows: list[Row]) -> str:
     """Return a table of models and cores: differing bytes of all that were compared."""
     places = list(dict.fromkeys((r["core"], r["emulator"]) for r in rows))
-    head = ["model, profile", *(f"{core}, {emulator}" for core, emulator in places)]
+    head = ["model, profile", *(c if e == "none" else f"{c}, {e}" for c, e in places)]
     lines = []
     for model, profile in dict.fromkeys((r["model"], r["profile"]) for r in rows):
         cells = []
