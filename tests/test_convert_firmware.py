@@ -190,6 +190,24 @@ def test_c_of_our_readme_compiles(weather: FromWeather) -> None:
     compile_c(["gcc", *STRICT, "-fsyntax-only", str(source)])
 
 
+@gcc
+def test_the_example_in_c_gives_each_stream_its_own_forecasts(weather: FromWeather) -> None:
+    folder, _ = weather(targets=("c",))
+    source, binary = folder / "weather_c" / "src", str(folder / "two")
+    example = Path(__file__).parents[1] / "examples" / "two_streams.c"
+    files = [str(example), *map(str, source.glob("*.c"))]
+    compile_c(["gcc", *STRICT, f"-I{source}", *files, "-o", binary])
+    x = np.load(WEATHER / "test.npz")["x"][:2, :20].astype(np.float32)  # two stations
+    readings = " ".join(repr(float(value)) for value in x.transpose(1, 0, 2).ravel())
+    done = subprocess.run(
+        [binary], input=readings, capture_output=True, text=True, timeout=20, check=True
+    )
+    found = np.array([line.split() for line in done.stdout.splitlines()], np.float32)
+    session = edge_lstm.load(folder / "weather_c" / "weather.elstm").session(2)
+    expected = np.stack([session.step(x[:, t])[:, 0] for t in range(20)])
+    np.testing.assert_array_equal(found, expected)
+
+
 @gxx
 @pytest.mark.parametrize("make", PROGRAMS)
 def test_the_arduino_sketch_compiles(make: Callable[[], Program], tmp_path: Path) -> None:
