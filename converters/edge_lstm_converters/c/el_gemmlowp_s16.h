@@ -30,7 +30,7 @@ static inline int32_t el_exp_bit_s16(int32_t result, int32_t remainder, int32_t 
     return (remainder & bit) != 0 ? el_high_multiply_s16(result, factor) : result;
 }
 
-/* exp(a) in Q0.15 for a <= 0 in Q(integer_bits). */
+/* exp(a) in Q0.15 for a < 0 in Q(integer_bits). */
 static inline int32_t el_exp_of_negative_s16(int32_t a, int32_t integer_bits)
 {
     const int32_t one = 1 << (15 - integer_bits), quarter = one >> 2;
@@ -57,7 +57,7 @@ static inline int32_t el_exp_of_negative_s16(int32_t a, int32_t integer_bits)
     if (integer_bits > 5 && a < -(1 << (20 - integer_bits))) {
         result = 0;
     }
-    return a == 0 ? 32767 : result;
+    return result;
 }
 
 /* 1 / (1 + a) / 2 in Q0.15, for a in [0, 1]. */

@@ -107,7 +107,7 @@ static inline int32_t el_interpolated_sigmoid(int32_t v)
 /* tanh in Q0.15 of v in units of 1 / (3 * 4096). */
 static inline int32_t el_interpolated_tanh(int32_t v)
 {
-    const int32_t bounded = el_saturate(v, -65536, 65535);
+    const int32_t bounded = el_saturate_s17(v);
     const uint32_t word = (el_sigmoid_words + 256)[bounded >> 8];
     const int32_t r = el_low_half(word) * 256 + (bounded & 255) * ((int32_t)word >> 16);
     return ((r + (v >> 31) + 128) >> 8) - 32768;

@@ -7,7 +7,46 @@
 /* Four rows by activations, two rows a word: A = 256 * row 0 + row 1, B = 256 * row 2 + row 3.
  * Of two columns, A and A, then B and B; the number of columns is even. Into sums go, of A and
  * of B, the sum of the words' products and that of their low bytes'. */
-#if defined(EL_CORE_DSP)
+#if defined(EL_CORE_MVE)
+/* r0 weights, r1 x, lr a count, r4, r6, r8, r10 the sums: eight columns at a time, then two. */
+#define EL_QUAD_TEXT \
+    ".syntax unified\n" \
+    "push {r3-r10, lr}\n" \
+    "movs r4, #0\n" \
+    "movs r6, #0\n" \
+    "mov r8, #0\n" \
+    "mov r10, #0\n" \
+    "lsr r12, r2, #3\n" \
+    "wls lr, r12, 2f\n" \
+    "1:\n" \
+    "vld20.32 {q0, q1}, [r0]\n" \
+    "vld21.32 {q0, q1}, [r0]!\n" \
+    "vldrh.u16 q2, [r1], #16\n" \
+    "vmladava.s16 r4, q0, q2\n" \
+    "vmovlb.s8 q0, q0\n" \
+    "vmladava.s16 r8, q1, q2\n" \
+    "vmovlb.s8 q1, q1\n" \
+    "vmladava.s16 r6, q0, q2\n" \
+    "vmladava.s16 r10, q1, q2\n" \
+    "le lr, 1b\n" \
+    "2:\n" \
+    "ubfx r12, r2, #1, #2\n" \
+    "wls lr, r12, 4f\n" \
+    "3:\n" \
+    "ldrd r5, r7, [r0], #8\n" \
+    "ldr r12, [r1], #4\n" \
+    "smlad r4, r5, r12, r4\n" \
+    "smlad r8, r7, r12, r8\n" \
+    "sxtb16 r5, r5\n" \
+    "sxtb16 r7, r7\n" \
+    "smlad r6, r5, r12, r6\n" \
+    "smlad r10, r7, r12, r10\n" \
+    "le lr, 3b\n" \
+    "4:\n" \
+    "pop {r3}\n" \
+    "stmia r3!, {r4, r6, r8, r10}\n" \
+    "pop {r4-r10, pc}\n"
+#elif defined(EL_CORE_DSP)
 /* r0 weights, r1 x, lr where x ends, r4-r7 weights of four columns, r2 and r12 their x, r8-r11
  * the sums. */
 #define EL_QUAD_TWO(a, b, x) \
