@@ -189,9 +189,12 @@ def test_unknown_suffixes_are_refused_with_those_that_are_read() -> None:
 
 
 def test_layers_are_refused_where_the_file_says_its_own() -> None:
-    for name in ("m.onnx", "m.tflite", "m.pt2"):
+    for name in ("m.tflite", "m.pt2"):
         with pytest.raises(UsageError, match="--layers is for"):
             read(Path(name), layers=MODELS / "stacked_layers.toml")
+    pytest.importorskip("onnx", reason="onnx not found: pip install 'edge-lstm[tools]'")
+    with pytest.raises(UsageError, match=r"it may say start = .*, the layers are in the file"):
+        read(Path("m.onnx"), layers=MODELS / "stacked_layers.toml")
 
 
 def test_an_empty_state_dict_is_one_line(tmp_path: Path) -> None:

@@ -53,7 +53,7 @@ class TorchRecurrent:
 
 
 def must_be_a_layer(module: TorchRecurrent) -> str | None:
-    """A state dict must hold torch.nn.LSTM, GRU or RNN; of cells in a loop, give the .pt2."""
+    """A state dict must hold torch.nn.LSTM, GRU or RNN; of an LSTMCell in a loop, give the .pt2."""
     return "has weight_ih, with no layer number" if "weight_ih" in module.weights else None
 
 
