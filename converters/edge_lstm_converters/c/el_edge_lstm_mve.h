@@ -15,20 +15,12 @@
 
 /* Eight rows by one chunk of 16 columns, of which `bytes` have weights; the activations of the
  * others are 0. The sums of an instruction go to an even register. */
-#define EL_ROW(multiply, sum, q, bytes) \
-    "vldrb.8 " q ", [%[weights]], #" bytes "\n" multiply ".s8 " sum ", " q ", q0\n"
+#define EL_SUMS "r0, r2, r4, r6, r8, r10, r12, lr"
 #define EL_CHUNK(multiply, bytes) \
     "vldrb.8 q0, [%[values]], #16\n" \
-    EL_ROW(multiply, "r0", "q1", bytes) EL_ROW(multiply, "r2", "q2", bytes) \
-    EL_ROW(multiply, "r4", "q1", bytes) EL_ROW(multiply, "r6", "q2", bytes) \
-    EL_ROW(multiply, "r8", "q1", bytes) EL_ROW(multiply, "r10", "q2", bytes) \
-    EL_ROW(multiply, "r12", "q1", bytes) EL_ROW(multiply, "lr", "q2", bytes)
-
-#define EL_SHIFT_SUM(sum, shift) "lsl " sum ", " sum ", #" shift "\n"
-#define EL_SHIFT_SUMS(shift) \
-    ".if " shift "\n" EL_SHIFT_SUM("r0", shift) EL_SHIFT_SUM("r2", shift) \
-    EL_SHIFT_SUM("r4", shift) EL_SHIFT_SUM("r6", shift) EL_SHIFT_SUM("r8", shift) \
-    EL_SHIFT_SUM("r10", shift) EL_SHIFT_SUM("r12", shift) EL_SHIFT_SUM("lr", shift) ".endif\n"
+    ".irp sum, " EL_SUMS "\n" \
+    "vldrb.8 q1, [%[weights]], #" bytes "\n" multiply ".s8 \\sum, q1, q0\n" \
+    ".endr\n"
 
 /* All columns: first is the instruction of the first chunk. */
 #define EL_CHUNKS(first, columns) \
@@ -38,11 +30,15 @@
     ".else\n" EL_CHUNK(first, "(" columns " %% 16)") ".endif\n"
 
 #define EL_EIGHT_ROWS(inputs, units, input_shift) \
-    __asm__ volatile(EL_CHUNKS("vmladav", inputs) EL_SHIFT_SUMS(input_shift) \
-        EL_CHUNKS("vmladava", units) "stm %[sums]!, {r0, r2, r4, r6, r8, r10, r12, lr}\n" \
+    __asm__ volatile(EL_CHUNKS("vmladav", inputs) ".if " input_shift "\n" \
+        ".irp sum, " EL_SUMS "\n" \
+        "lsl \\sum, \\sum, #" input_shift "\n" \
+        ".endr\n" \
+        ".endif\n" \
+        EL_CHUNKS("vmladava", units) "stm %[sums]!, {" EL_SUMS "}\n" \
         : [weights] "+r"(weights), [values] "+r"(values), [sums] "+r"(sums) \
         : \
-        : "r0", "r2", "r4", "r6", "r8", "r10", "r12", "lr", "q0", "q1", "q2", "memory")
+        : "r0", "r2", "r4", "r6", "r8", "r10", "r12", "lr", "q0", "q1", "memory")
 
 /* 18 bits */
 static inline int32x4_t el_mve_argument(int32x4_t u)

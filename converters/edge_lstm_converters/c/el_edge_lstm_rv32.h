@@ -98,11 +98,12 @@
         __attribute__((unused)) int16_t *cell, __attribute__((unused)) const int8_t *x, \
         __attribute__((unused)) int8_t *y) \
     { \
-        __asm__ volatile(EL_EDGE_LSTM_TEXT(#inputs, #units, #columns, #input_shift, #shift, \
-            #high_shift, #bits, #unroll)::"i"(name##_words), "i"(&el_sigmoid_words[64])); \
+        __asm__ volatile(EL_EDGE_LSTM_SUMS(#inputs, #units, #columns, #input_shift, \
+            #unroll)::"i"(name##_words), "i"(&el_sigmoid_words[64])); \
+        __asm__ volatile(EL_EDGE_LSTM_GATES(#inputs, #units, #shift, #high_shift, #bits)::); \
     }
 
-#define EL_EDGE_LSTM_TEXT(inputs, units, columns, input_shift, shift, high_shift, bits, unroll) \
+#define EL_EDGE_LSTM_SUMS(inputs, units, columns, input_shift, unroll) \
     "addi sp, sp, -32\n" \
     "sw s1, 0(sp)\n" \
     "sw s2, 4(sp)\n" \
@@ -152,7 +153,9 @@
     ".if (" columns " / 12) / " unroll " > 1\n" \
     "bne a6, a4, 2b\n" \
     ".endif\n" \
-    ".endif\n" \
+    ".endif\n"
+
+#define EL_EDGE_LSTM_GATES(inputs, units, shift, high_shift, bits) \
     EL_HIGH_ARGUMENT("t0", "16", high_shift) \
     EL_LOW_ARGUMENT("t1", "18", shift) \
     EL_HIGH_ARGUMENT("t2", "20", high_shift) \

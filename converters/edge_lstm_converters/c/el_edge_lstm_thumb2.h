@@ -44,13 +44,15 @@
         __attribute__((unused)) int16_t *cell, __attribute__((unused)) const int8_t *x, \
         __attribute__((unused)) int8_t *y) \
     { \
-        __asm__ volatile(EL_EDGE_LSTM_TEXT(#inputs, #units, #columns, #input_shift, #shift, \
-            #high_shift, #bits, #unroll)::"i"(name##_words), "i"(&el_sigmoid_words[64]), \
+        __asm__ volatile(EL_EDGE_LSTM_SUMS(#inputs, #units, #columns, #input_shift, \
+            #unroll)::"i"(name##_words), "i"(&el_sigmoid_words[64]), \
             "i"(__builtin_offsetof(state, name##_cell) - \
                 __builtin_offsetof(state, name##_activations) - 2 * columns)); \
+        __asm__ volatile( \
+            EL_EDGE_LSTM_GATES(#inputs, #units, #columns, #shift, #high_shift, #bits)::); \
     }
 
-#define EL_EDGE_LSTM_TEXT(inputs, units, columns, input_shift, shift, high_shift, bits, unroll) \
+#define EL_EDGE_LSTM_SUMS(inputs, units, columns, input_shift, unroll) \
     ".syntax unified\n" \
     "push {r4-r11, lr}\n" \
     "sub sp, sp, #12\n" \
@@ -76,7 +78,9 @@
     "cmp r0, r2\n" \
     "bne 2b\n" \
     ".endif\n" \
-    ".endif\n" \
+    ".endif\n"
+
+#define EL_EDGE_LSTM_GATES(inputs, units, columns, shift, high_shift, bits) \
     EL_ARGUMENTS(shift, high_shift) \
     "ldm sp, {r2, r3, r6}\n" \
     EL_SIGMOID("r8") \

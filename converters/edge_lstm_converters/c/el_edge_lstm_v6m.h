@@ -114,11 +114,12 @@
         __attribute__((unused)) int16_t *cell, __attribute__((unused)) const int8_t *x, \
         __attribute__((unused)) int8_t *y) \
     { \
-        __asm__ volatile(EL_EDGE_LSTM_TEXT(#inputs, #units, #columns, #input_shift, #shift, \
-            #high_shift, #bits, #unroll)::"i"(name##_words), "i"(&el_sigmoid_words[64])); \
+        __asm__ volatile(EL_EDGE_LSTM_SUMS(#inputs, #units, #columns, #input_shift, \
+            #unroll)::"i"(name##_words), "i"(&el_sigmoid_words[64])); \
+        __asm__ volatile(EL_EDGE_LSTM_GATES(#inputs, #units, #shift, #high_shift, #bits)::); \
     }
 
-#define EL_EDGE_LSTM_TEXT(inputs, units, columns, input_shift, shift, high_shift, bits, unroll) \
+#define EL_EDGE_LSTM_SUMS(inputs, units, columns, input_shift, unroll) \
     ".syntax unified\n" \
     "push {r4-r7, lr}\n" \
     "mov r4, r8\n" \
@@ -170,7 +171,9 @@
     ".endif\n" \
     ".endif\n" \
     "mov r1, sp\n" \
-    "ldmia r1!, {r5, r6, r7}\n" \
+    "ldmia r1!, {r5, r6, r7}\n"
+
+#define EL_EDGE_LSTM_GATES(inputs, units, shift, high_shift, bits) \
     EL_HIGH_GATE("r10", "4", high_shift) \
     "ldr r3, [sp, #16]\n" \
     "subs r1, r2, r3\n" /* tanh / 2 */ \

@@ -6,11 +6,16 @@
 #include "el_quad_rows.h"
 /* begin */
 
-/* acc * multiplier >> shift of the high row of a pair: 48 bits in two halves; shift >= 16. */
+/* acc * multiplier >> shift of the high row of a pair; shift >= 16, multiplier >= 0. The product
+ * has 48 bits: in two halves, where the core has no such multiplication. */
 static inline int32_t el_edge_high(int32_t acc, int32_t multiplier, int32_t shift)
 {
+#if defined(EL_CORE_MVE) || defined(EL_CORE_DSP) || defined(EL_CORE_V7M) || defined(EL_CORE_RV32)
+    return (int32_t)(((int64_t)acc * multiplier) >> shift);
+#else
     const uint32_t low = ((uint32_t)acc & 0xffff) * (uint32_t)multiplier;
     return ((acc >> 16) * multiplier + (int32_t)(low >> 16)) >> (shift - 16);
+#endif
 }
 
 /* Four rows, requantized. The words: a bias in two words each, its low half first; the weights;
