@@ -160,7 +160,10 @@ def _about_host(host: dict[str, Any]) -> str:
 
 
 def _about(record: ModelRecord, results: list[Result]) -> str:
-    sizes = [f"{record.sequences:,} sequences of up to {record.time_steps} steps ({record.data})"]
+    check = "" if record.input_checksum is None else f", check {record.input_checksum[:6]}"
+    sizes = [
+        f"{record.sequences:,} sequences of up to {record.time_steps} steps ({record.data}{check})"
+    ]
     if record.parameters is not None:
         sizes.insert(0, f"{record.parameters:,} parameters")
     steps = {r.steps_per_call for r in results if r.steps_per_call is not None}

@@ -123,7 +123,7 @@ def test_reader_of_pages_would_find_a_script() -> None:
     ]
 
 
-def test_page_has_every_section_that_a_decision_needs(page: str) -> None:
+def test_page_has_every_section_that_a_decision_needs(document: Document, page: str) -> None:
     sections = Reader(page).sections
     for heading in (
         *("Latency against accuracy", "Results", "Latency of single calls", "Memory"),
@@ -132,6 +132,7 @@ def test_page_has_every_section_that_a_decision_needs(page: str) -> None:
     ):
         assert sections.get(heading, "").strip(), heading
     assert "edge-lstm bench 'a <model>.onnx'" in sections["Again"]
+    assert document["models"][0]["input_checksum"] in sections["weather"]
     assert "lstm.forget_gate" in sections["Inside the model"]
     assert "forget gate" in sections["Error over time"]
 
@@ -311,7 +312,8 @@ def test_every_chart_is_xml_and_stays_on_its_sheet(page: str) -> None:
 def test_csv_has_a_line_for_each_result_and_a_column_for_each_figure(document: Document) -> None:
     rows = list(csv.DictReader(io.StringIO(csv_text(document))))
     assert [row["backend"] for row in rows] == [r["backend"] for r in document["results"]]
-    assert set(rows[0]) == set(COLUMNS)
+    assert set(rows[0]) == {*COLUMNS, "input_checksum"}
+    assert rows[0]["input_checksum"] == document["models"][0]["input_checksum"]
     by_name = {row["backend"]: row for row in rows}
     assert float(by_name["slow"]["p50_us"]) == 3000
     assert by_name["wrong"]["differing_bytes"] == "60"

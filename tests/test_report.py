@@ -100,6 +100,11 @@ def test_signals_inside_are_a_table_and_a_long_one_says_where_the_rest_is() -> N
     assert "(the first 24 of 30; all with --json)" in text
 
 
+def test_inputs_have_a_checksum_beside_their_name() -> None:
+    record = replace(RECORD, input_checksum="89abcdef01234567")
+    assert "(test.npz, check 89abcd)" in Report(HOST, (record,), (result("a"),)).text()
+
+
 def test_figures_have_three_digits_from_nanoseconds_to_seconds() -> None:
     text = report(result("a", 0.1234), result("b", 12.345), result("c", 1234567.0)).text()
     for figure in (" 0.123 ", " 12.3 ", " 1,234,567 "):

@@ -46,11 +46,13 @@ COLUMNS: dict[str, tuple[str, ...]] = {
 
 def csv_text(document: dict[str, Any]) -> str:
     """Return the results of a ``edge-lstm.bench/1`` document; nothing stands for null."""
+    inputs = {model["name"]: model["input_checksum"] for model in document["models"]}
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(COLUMNS)
+    writer.writerow([*COLUMNS, "input_checksum"])
     writer.writerows(
-        [_value(result, path) for path in COLUMNS.values()] for result in document["results"]
+        [*(_value(result, path) for path in COLUMNS.values()), inputs[result["model"]]]
+        for result in document["results"]
     )
     return text.getvalue()
 

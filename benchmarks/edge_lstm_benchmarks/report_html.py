@@ -73,7 +73,8 @@ def _model(model: Document, results: list[Document]) -> Iterator[str]:
         sizes.insert(0, f"{model['parameters']:,} parameters")
     scenario = ", ".join(sorted({r["scenario"] for r in results}))
     yield f"<h2>{escape(model['name'])}</h2>"
-    about = f"{'; '.join(sizes)} ({model['data']}); scenario {scenario}"
+    digits = model.get("input_checksum") or "unknown"
+    about = f"{'; '.join(sizes)} ({model['data']}, checksum {digits}); scenario {scenario}"
     yield f'<p class="soft">{escape(about)}</p>'
     if not ran and not counted:
         yield "<p>No backend ran.</p>"
