@@ -175,6 +175,37 @@ def test_a_pt2_runs_in_torch_s_operators(
     run_here(tmp_path / "m.pt2", spec_of(tmp_path / "m.pt2"), check_torch)
 
 
+@pytest.mark.filterwarnings("ignore:.*were assigned during export")  # of torch's own weights
+def test_a_module_in_memory_is_run_beside_what_was_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    torch = pytest.importorskip("torch", reason="PyTorch not found: pip install torch")
+    from edge_lstm_converters.read_torch import read_module
+    from edge_lstm_converters.torch_graph import graph_to_spec
+
+    class Net(torch.nn.Module):  # type: ignore[misc,name-defined,unused-ignore]
+        def __init__(self) -> None:
+            super().__init__()
+            self.lstm = torch.nn.LSTM(4, 5)
+            self.fc = torch.nn.Linear(5, 2)
+
+        def forward(self, x: Any, state: Any) -> Any:
+            y, state = self.lstm(x, state)
+            return self.fc(y), state
+
+    net = Net()
+    state = torch.randn(1, 3, 5)
+    inputs = (torch.randn(6, 3, 4), (state, state.clone()))
+    spec = read_module(net, inputs)
+    assert net.training
+    monkeypatch.setattr(
+        "edge_lstm_converters.read_torch_export.graph_to_spec",
+        lambda *given: wrong(graph_to_spec(*given)),
+    )
+    with pytest.raises(MismatchError, match=r"Net: torch .* gives other values .*check=False"):
+        read_module(net, inputs)
+    assert net.training
+    assert read_module(net, inputs, check=False).output == spec.output
+
+
 CONFIGS = {
     "windows": """
 [[layers]]

@@ -106,25 +106,45 @@ def check(
     answer, x, found = _run_framework(framework, model, spec, x, layers)
     name = f"{framework.package} {answer['version']}"
     if "differs" in answer:
-        raise _mismatch(model, name, answer["differs"])
+        raise _mismatch(str(model), name, answer["differs"])
+    return {
+        "runtime": framework.package,
+        "version": answer["version"],
+        **compare(str(model), name, spec, x, found),
+        "inputs": {
+            "from": "random" if samples is None else "calibration data",
+            "sequences": len(x),
+            "steps": x.shape[1],
+        },
+    }
+
+
+def compare(
+    where: str, framework: str, spec: ModelSpec, x: Array, found: Array
+) -> dict[str, float]:
+    """Return how far a framework's outputs are from the float reference's.
+
+    Args:
+        where: the model, for messages.
+        framework: its name and version.
+        spec: what was read.
+        x: what both were fed.
+        found: what the framework gave, as the float reference lays it out.
+
+    Raises:
+        MismatchError: by more than float32 explains.
+    """
     want = float_reference.run(spec, x)
     allowed = tolerance(spec, x, want)
     error = np.abs(found.astype(np.float64) - want).max() if found.shape == want.shape else np.inf
     peak = float(np.abs(want).max())
     if not error <= allowed:
         said = f"gives other values than the float reference, by up to {error:.3g} of {peak:.3g}"
-        raise _mismatch(model, name, f"{said}; want at most {allowed:.3g}")
+        raise _mismatch(where, framework, f"{said}; want at most {allowed:.3g}")
     return {
-        "runtime": framework.package,
-        "version": answer["version"],
         "max_abs_error": _short(error),
         "max_rel_error": _short(error / peak if peak else 0.0),
         "tolerance": _short(allowed),
-        "inputs": {
-            "from": "random" if samples is None else "calibration data",
-            "sequences": len(x),
-            "steps": x.shape[1],
-        },
     }
 
 
@@ -233,9 +253,9 @@ def _run_framework(
         return answer, np.load(folder / "x.npy"), np.load(folder / "y.npy")
 
 
-def _mismatch(model: Path, framework: str, found: str) -> MismatchError:
+def _mismatch(where: str, framework: str, found: str) -> MismatchError:
     return MismatchError(
-        f"{model}: {framework} {found}; nothing is written: report the model, or give --no-check"
+        f"{where}: {framework} {found}; report the model, or give --no-check (check=False)"
     )
 
 

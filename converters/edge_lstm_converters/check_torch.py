@@ -14,9 +14,12 @@ from typing import Any
 import numpy as np
 import torch
 from torch.nn import functional
+from torch.utils import _pytree
 
 from edge_lstm.arrays import Array
-from edge_lstm_converters.check_worker import canonical, laid_out
+from edge_lstm.spec import ModelSpec
+from edge_lstm_converters.check import check_inputs, compare
+from edge_lstm_converters.check_worker import canonical, fitted, laid_out
 from edge_lstm_converters.layer_config import read_config
 from edge_lstm_converters.pt2_file import DTYPES, Node, Open, Ref, read_pt2
 from edge_lstm_converters.read_torch import read_weights
@@ -109,6 +112,39 @@ class ExportedRunner:
         if isinstance(found, Ref):
             return values[found.name]
         return self.graph.hints.get(found, found) if isinstance(found, str) else found
+
+
+def check_module(module: Any, arguments: tuple[Any, ...], program: Any, spec: ModelSpec) -> None:
+    """Hold a module in memory, in eval mode, against what was read of it.
+
+    Args:
+        module: the model.
+        arguments: of the example.
+        program: what torch.export made of both.
+        spec: what was read.
+
+    Raises:
+        MismatchError: they differ by more than float32 explains.
+    """
+    given, layout = _pytree.tree_flatten(arguments)
+    names = list(program.graph_signature.user_inputs)
+    states = spec.source.get("state_inputs", "").split(", ")
+    fed = [k for k, name in enumerate(names) if name not in states]
+    halves = (torch.float16, torch.bfloat16)
+    if len(fed) != 1 or any(v.dtype in halves for v in (*given, *module.state_dict().values())):
+        return
+    words = spec.source["input_axes"].split(", ")
+    sizes = dict(zip(words, given[fed[0]].shape, strict=True))
+    x = check_inputs(spec)
+    x = fitted(x[: sizes.get("batch", 1)], sizes.get("batch", 1), sizes.get("time", 1))
+    values = [torch.zeros_like(value) for value in given]
+    values[fed[0]] = torch.from_numpy(laid_out(x, words)).to(given[fed[0]])
+    with torch.no_grad():
+        results = _pytree.tree_leaves(module(*_pytree.tree_unflatten(values, layout)))
+    y = results[list(program.graph_signature.user_outputs).index(spec.source["output"])]
+    job = {"kind": spec.output.kind, "size": spec.output.size}
+    found = canonical(y.cpu().numpy(), spec.source["output_axes"].split(", "), len(x), job)
+    compare(type(module).__name__, f"torch {torch.__version__}", spec, x, found)
 
 
 class StateDictRunner:

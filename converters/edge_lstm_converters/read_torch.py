@@ -66,22 +66,26 @@ def read_weights(path: Path, key: str | None = None) -> Mapping[str, Array]:
     return weights
 
 
-def read_module(module: Any, example_input: Any, name: str = "model") -> ModelSpec:
+def read_module(
+    module: Any, example_input: Any, name: str = "model", *, check: bool = True
+) -> ModelSpec:
     """Read a ``torch.nn.Module`` through torch.export.
 
     Args:
         module: the model; put into eval mode while it is exported.
         example_input: a tensor, or a tuple of all positional arguments.
         name: of the model.
+        check: run the module beside what was read.
 
     Raises:
         UnsupportedModel: torch.export cannot trace the module, or it computes what has no
             counterpart here.
+        MismatchError: what was read computes something else.
         MissingTool: PyTorch is not installed.
     """
     from edge_lstm_converters.read_torch_export import read_module as read
 
-    return read(module, example_input, name)
+    return read(module, example_input, name, check=check)
 
 
 def find_state_dict(path: Path, checkpoint: object, key: str | None = None) -> dict[str, Array]:

@@ -23,16 +23,20 @@ def read_exported(path: Path, name: str | None = None) -> ModelSpec:
     return graph_to_spec(read_pt2(path), str(path), name or identifier(path.stem))
 
 
-def read_module(module: Any, example_input: Any, name: str = "model") -> ModelSpec:
+def read_module(
+    module: Any, example_input: Any, name: str = "model", *, check: bool = True
+) -> ModelSpec:
     """Read a ``torch.nn.Module``: export it, and read what torch.export saves.
 
     Args:
         module: the model; put into eval mode while it is exported.
         example_input: a tensor, or a tuple of all positional arguments.
         name: of the model.
+        check: run it beside what was read.
 
     Raises:
         UnsupportedModel: torch.export cannot trace it, or it computes what has no counterpart here.
+        MismatchError: what was read computes something else.
         MissingTool: PyTorch is not installed.
     """
     try:
@@ -58,4 +62,13 @@ def read_module(module: Any, example_input: Any, name: str = "model") -> ModelSp
         raise UnsupportedModel(f"{where}: torch.export cannot trace it: {reason}") from error
     finally:
         module.train(was_training)
-    return graph_to_spec(read_pt2(Path(where), file.getvalue()), where, name)
+    spec = graph_to_spec(read_pt2(Path(where), file.getvalue()), where, name)
+    if check:
+        from edge_lstm_converters.check_torch import check_module
+
+        module.eval()
+        try:
+            check_module(module, arguments, program, spec)
+        finally:
+            module.train(was_training)
+    return spec
