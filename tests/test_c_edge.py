@@ -16,11 +16,13 @@ from c_packages import STRICT, compile_c, gcc, program_of
 from edge_lstm.arrays import Array
 from edge_lstm.cells import Bidirectional, Dense, Gate, Gru, LastStep, Lstm, Rnn
 from edge_lstm.cells.edge_rows import sigmoid_table
+from edge_lstm.errors import MissingTool
 from edge_lstm.fixed_point import wrap16, wrap32
 from edge_lstm.program import Program
 from edge_lstm.spec import Layer, Signal
 from edge_lstm_converters.c_source import CModel
 from edge_lstm_converters.write_c import write_c
+from edge_lstm_firmware_sim.simulate import count
 
 SANITIZED = ["-g", "-fsanitize=address,undefined", "-fno-sanitize-recover=all"]
 MAIN = """\
@@ -163,6 +165,42 @@ def test_a_head_behind_the_last_step_in_c(tmp_path: Path) -> None:
     program = program_of(layers, Signal("sequence", 4), "edge")
     x = extreme_inputs(program)
     np.testing.assert_array_equal(in_c(program, x, tmp_path)[0], program.predict(x[None])[0])
+
+
+CORES = ("cortex-m0plus", "cortex-m3", "cortex-m4", "cortex-m33", "cortex-m55", "rv32imc")
+
+
+def assert_same_bytes_on(core: str, program: Program, folder: Path, opt: str) -> None:
+    package = write_c(program, folder)
+    try:
+        found = count(package, core, None, "zig", opt)
+    except MissingTool as error:
+        pytest.skip(str(error))
+    assert found.differing_bytes == 0
+    assert found.selftest_passed
+
+
+@pytest.mark.parametrize("core", CORES)
+def test_each_core_s_assembler_gives_the_bytes_of_the_numpy_kernel(
+    core: str, tmp_path: Path
+) -> None:
+    """An odd number of columns, more than a block of them, and gates that saturate."""
+    layers: tuple[Layer, ...] = (
+        cell("lstm", 21, 18, 8.0, name="first", started=True),
+        cell("lstm", 18, 5, 30.0, name="second"),
+        cell("gru", 5, 6, 1.0, name="third"),
+        cell("gru reset before", 6, 7, 1.0, name="fourth"),
+        cell("rnn", 7, 3, 1.0, name="fifth"),
+    )
+    program = program_of(layers, Signal("sequence", 21), "edge")
+    assert_same_bytes_on(core, program, tmp_path, "-O3")
+
+
+@pytest.mark.parametrize("core", ["cortex-m0plus", "cortex-m4", "cortex-m55", "rv32imc"])
+def test_sixteen_bit_inputs_give_the_same_bytes_on_each_core(core: str, tmp_path: Path) -> None:
+    layer = cell("lstm", 6, 7, 2.0)
+    program = program_of((layer,), Signal("sequence", 6), "edge", dtype="int16")
+    assert_same_bytes_on(core, program, tmp_path, "-Os")
 
 
 @pytest.mark.parametrize(("which", "bits"), [(0, 16), (1, 32)])
