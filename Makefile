@@ -21,7 +21,7 @@ FUZZ_MODELS ?= 3000
 FUZZ_GRAPHS ?= 2000
 FUZZ_SEED   ?= $(shell date +%s)
 
-# What `make sim` runs the weather model on; `edge-lstm simulate --device ?` lists what there is.
+# What `make sim` runs the weather model on; a name that is unknown lists those there are.
 SIM_DEVICES ?= nrf52840,rp2040,rp2350,stm32f7,esp32-c3,corstone-300
 WEATHER     := benchmarks/edge_lstm_benchmarks/models/weather
 

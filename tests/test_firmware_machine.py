@@ -272,6 +272,14 @@ def test_model_too_large_for_a_board_is_said(tmp_path: Path) -> None:
         count(package, "cortex-m0plus", emulator="qemu")
 
 
+def test_constants_beyond_the_fast_memory_of_helium_s_board_are_run(tmp_path: Path) -> None:
+    planted = "static const int8_t big[700000] = {1};"
+    planted += "state->room[0] = ((volatile const int8_t *)big)[x[0]];"
+    found = counted(Hand(planted).write(tmp_path), "cortex-m55")
+    assert found.differing_bytes == 0
+    assert found.footprint.flash.weights > 700_000
+
+
 def test_image_of_the_model_alone_is_what_a_firmware_grows_by(tmp_path: Path) -> None:
     # The same board firmware with the model's functions and with empty ones.
     hand, empty = Hand(), Hand(step=naked("bx lr"))

@@ -25,12 +25,21 @@ CACHED_FILES = 2000  # the oldest go first
 
 @dataclass(frozen=True)
 class Memory:
-    """Where an image is linked to, and how much room the linker allows."""
+    """Where an image is linked to, and how much room the linker allows.
+
+    Args:
+        flash_address: of code, and of constants unless they have a place of their own.
+        flash_bytes: for them.
+        ram_address: of variables and the stack.
+        ram_bytes: for them.
+        constants: address and bytes of another place for constants.
+    """
 
     flash_address: int
     flash_bytes: int
     ram_address: int
     ram_bytes: int
+    constants: tuple[int, int] | None = None
 
 
 # No device's: as much as any model could want, so that what does not fit is measured, too.
@@ -137,6 +146,12 @@ def _linker_script(roots: tuple[str, ...], memory: Memory) -> str:
         "RAM_ADDRESS": hex(memory.ram_address),
         "RAM_BYTES": hex(memory.ram_bytes),
     }
+    places["CONSTANTS"] = 'REGION_ALIAS("CONSTANTS", FLASH)'
+    if memory.constants is not None:
+        origin, length = memory.constants
+        places["CONSTANTS"] = (
+            f"MEMORY {{ CONSTANTS (r) : ORIGIN = {origin:#x}, LENGTH = {length:#x} }}"
+        )
     for name, value in places.items():
         text = text.replace(f"@{name}@", value)
     return text + "".join(f"EXTERN({root})\n" for root in roots)

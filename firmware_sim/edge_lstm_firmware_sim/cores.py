@@ -44,8 +44,9 @@ class Core:
         return "arm-none-eabi-gcc" if self.architecture == "thumb" else "riscv64-unknown-elf-gcc"
 
 
-FROM_TRM = "table of the core's TRM, zero wait states, about 5 %"
-ONE_EACH = "one cycle an instruction, for want of a public table; 30 %"
+# Judged, not held against hardware.
+FROM_TRM = "table of the core's TRM, judged good to 5 %"
+ONE_EACH = "one cycle an instruction, for want of a public table; judged good to 30 %"
 
 
 def _cortex_m(
@@ -94,7 +95,7 @@ _ALL = (
     _cortex_m(
         "cortex-m33", "cortex_m33+dsp", ("DSP",),
         unicorn="CORTEX_M33", board="mps2-an505", costs="cortex-m4",
-        accuracy="the Cortex-M4's table, for want of a public one; zero wait states, 20 %",
+        accuracy="the Cortex-M4's table, for want of a public one; judged good to 20 %",
     ),
     # Helium passes its vectors in FPU registers: the hard-float ABI.
     _cortex_m(
@@ -111,7 +112,7 @@ _ALL = (
         unicorn="ANY",
         board=None,
         costs=None,
-        accuracy=ONE_EACH,
+        accuracy="one cycle an instruction, for want of a public table: the least it can be",
     ),
 )  # fmt: skip
 

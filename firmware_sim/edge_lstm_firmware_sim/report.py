@@ -196,6 +196,7 @@ def _remarks(ran: list[Simulation]) -> list[str]:
         worth.setdefault(device.core.accuracy, {})[device.core.name] = None
     for accuracy, cores in worth.items():
         lines.append(f"Cycles on {', '.join(cores)} are estimated: {accuracy}.")
+    lines.append("Memory with wait states, which cost 0 to 40 % more, is not in these estimates.")
     lines.append(
         "Flash, RAM and stack in bytes, of the model alone: its state is RAM; start-up code and"
         " the caller's buffers come on top."
