@@ -166,6 +166,31 @@ def test_gru_and_rnn_in_c_give_the_bytes_of_the_numpy_runtime(kind: str, tmp_pat
     assert check(cases, tmp_path, *SANITIZED) > 0
 
 
+@gcc
+@pytest.mark.parametrize("dtype", ["int8", "int16"])
+def test_dense_of_many_rows_and_offset_weights_gives_the_bytes_of_the_numpy_runtime(
+    dtype: Literal["int8", "int16"], tmp_path: Path
+) -> None:
+    """Rows four by four and what is left of them; an odd number of columns."""
+    random, cases = np.random.default_rng(2), []
+    profiles = PROFILES if dtype == "int8" else WIDE
+    for number, (profile, rows, offset) in enumerate(
+        (profile, rows, offset) for profile in profiles for rows in (7, 23) for offset in (0, -9)
+    ):
+        source = Tensor("x", Signal("sequence", 13), dtype, 0.02, 3 if dtype == "int8" else 0)
+        output = Tensor("y", Signal("sequence", rows), dtype, 0.3, -7 if dtype == "int8" else 0)
+        weights = random.integers(-128, 128, (rows, 13)).astype(np.int8)
+        weights[:4] = np.maximum(weights[:4], -127)
+        bias = random.integers(-999, 999, rows).astype("int32" if dtype == "int8" else "int64")
+        scales = random.uniform(0.001, 0.02, rows).astype(np.float32)
+        op = DenseOp("head", (0,), 1, weights, bias, scales, "none", offset)
+        program = Program(f"dense_{number}", profile, (source, output), (op,), 0, 1)
+        info = np.iinfo(dtype)
+        x = random.integers(info.min, info.max + 1, (2, 9, 13)).astype(dtype)
+        cases.append(against_numpy(program, x, 9))
+    assert check(cases, tmp_path, *SANITIZED) > 0
+
+
 def golden(profile: Profile) -> Iterator[Case]:
     """Yield the golden models that take and give integers, row by row of their batches.
 

@@ -8,15 +8,12 @@ from collections.abc import Sequence
 import numpy as np
 
 from edge_lstm.cells.dense import DenseKernel, DenseOp
-from edge_lstm_converters.c_exact_rows import (
-    LIMIT,
-    bias_array,
-    check_sums,
-    loop,
-    reach,
-    wide_factor,
-)
-from edge_lstm_converters.c_parts import COp, Place, array, ctype
+from edge_lstm_converters.c_exact_rows import bias_array, check_sums, loop, wide_factor
+from edge_lstm_converters.c_parts import ACTIVATION, COp, Member, Place, array, ctype
+from edge_lstm_converters.c_quads import LIMIT, Quads, reach, row
+
+LEAST_ROWS = 8
+"""From here on rows are summed four at a time; below, widening the values costs what it saves."""
 
 
 def emit_dense(op: DenseOp, place: Place) -> COp:
@@ -24,33 +21,70 @@ def emit_dense(op: DenseOp, place: Place) -> COp:
     kernel = DenseKernel(op, place.program, 1)
     rows, columns = op.weights.shape
     name, wide = place.name, kernel.wide
-    check_sums(kernel.weights, "int8", place)
-    constants = [
-        array("int8_t", f"{name}_weights", op.weights),
-        bias_array(f"{name}_bias", kernel.bias, wide=wide),
-    ]
-    row = f"{name}_weights + k * {columns}, x, {columns}"
-    if wide:
-        # A damaged file's bias wraps, as it does in NumPy.
-        parts = f"(uint64_t){name}_bias[k] + (uint64_t)el_wide_row({row})"
-        lines = [f"const int64_t acc = (int64_t)({parts});"]
-    else:
-        lines = [f"const int32_t acc = el_wrap_add({name}_bias[k], el_row({row}));"]
-    before = []
-    if op.weight_zero_point:
-        # The offset of the weights meets every value, so their sum is enough.
-        before = ["int32_t total = 0;", loop("k", columns, "total += x[k];")]
-        lines[0] = lines[0].replace(";", f" - {op.weight_zero_point} * total;")
+    for weights in (op.weights, kernel.weights):
+        check_sums(weights, "int8", place)
+    constants = [bias_array(f"{name}_bias", kernel.bias, wide=wide)]
     rounded, kernels = _rounding(kernel, place, constants)
     value = f"el_offset({rounded}, {kernel.zero_point})"
     value = f"el_saturate({value}, {kernel.low}, {kernel.high})"
-    lines.append(f"y[k] = ({ctype(place.output)}){value};")
+    store = f"y[k] = ({ctype(place.output)}){value};"
+    before, bias = [], f"{name}_bias[k]"
+    if op.weight_zero_point:
+        # The offset of the weights meets every value, so their sum is enough.
+        before = [
+            f"{'int64_t' if wide else 'int32_t'} total = 0;",
+            loop("k", columns, "total += x[k];"),
+        ]
+        share = f"{-op.weight_zero_point} * total"
+        bias = f"{bias} + {share}" if wide else f"el_wrap_add({bias}, {share})"
+    fast = Quads(op.weights[: rows // 4 * 4].reshape(-1, 4, columns))
+    start, members = 0, []
+    if not wide and rows >= LEAST_ROWS and fast.fit(-128, 127):
+        start = rows // 4 * 4
+        constants.append(fast.array(f"{name}_quads"))
+        members.append(Member(ACTIVATION, f"{name}_x", fast.columns))
+        kernels += ("el_activation.h", "el_quad_rows.h")
+        before += _fast_rows(fast, place, bias, store)
+    if start < rows:
+        kernels += ("el_rows.h",)
+        constants.append(array("int8_t", f"{name}_weights", op.weights[start:]))
+        first = (
+            f"{name}_weights + (k - {start}) * {columns}"
+            if start
+            else f"{name}_weights + k * {columns}"
+        )
+        acc = f"const int32_t acc = el_wrap_add({bias}, el_row({first}, x, {columns}));"
+        if wide:
+            # A damaged file's bias wraps, as it does in NumPy.
+            total = f"(uint64_t)({bias}) + (uint64_t)el_wide_row({first}, x, {columns})"
+            acc = f"const int64_t acc = (int64_t)({total});"
+        before.append(loop("k", rows, f"{acc}\n{store}", start))
     return COp(
-        step="\n".join([*before, loop("k", rows, "\n".join(lines))]),
-        kernels=("el_fixed_point.h", "el_rows.h", *kernels),
+        step="\n".join(before),
+        kernels=("el_fixed_point.h", *kernels),
         constants="".join(constants),
+        members=tuple(members),
+        reset="".join(f"state->{m.name}[{m.size - 1}] = 0;" for m in members),
         macs=rows * columns,
     )
+
+
+def _fast_rows(quads: Quads, place: Place, bias: str, store: str) -> list[str]:
+    """Return the statements for rows four by four, which the values are widened for."""
+    values, columns = f"state->{place.name}_x", quads.weights.shape[2]
+    call = quads.sums(f"{place.name}_quads", "quad", values, "sums")
+    acc = f"const int32_t k = 4 * quad + n, acc = el_wrap_add({bias}, sums[n]);"
+    lines = [
+        "int32_t sums[4];",
+        call,
+        f"sums[0] = {row('sums', 0)};",
+        f"sums[2] = {row('sums', 2)};",
+        loop("n", 4, f"{acc}\n{store}"),
+    ]
+    return [
+        loop("k", columns, f"{values}[k] = x[k];"),
+        loop("quad", len(quads.words), "\n".join(lines)),
+    ]
 
 
 def _rounding(

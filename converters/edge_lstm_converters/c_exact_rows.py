@@ -8,11 +8,10 @@ from functools import cached_property
 
 import numpy as np
 
-from edge_lstm.arrays import I8, I16, I64, Array
+from edge_lstm.arrays import I8, I64, Array
 from edge_lstm.fixed_point import Factor, wrap32
 from edge_lstm_converters.c_parts import ACTIVATION, Place, array
-
-LIMIT = 2**31
+from edge_lstm_converters.c_quads import LIMIT, Quads, reach, row
 
 
 def requantized(value: str, factor: Factor, bound: int = LIMIT) -> str:
@@ -32,16 +31,11 @@ def requantized(value: str, factor: Factor, bound: int = LIMIT) -> str:
     return f"el_requantize({value}, {multiplier}, {shift})"
 
 
-def loop(variable: str, count: int | str, lines: str) -> str:
+def loop(variable: str, count: int | str, lines: str, start: int = 0) -> str:
     """Return a loop over ``lines``."""
     inner = "\n".join(f"    {line}" if line else "" for line in lines.splitlines())
-    return f"for (int32_t {variable} = 0; {variable} < {count}; {variable}++) {{\n{inner}\n}}"
-
-
-def reach(weights: Array, least: int, greatest: int) -> int:
-    """Return the greatest magnitude of a row's sum at any of its columns, in any order."""
-    largest = max(abs(least), abs(greatest))
-    return int(np.abs(weights.astype(np.int64)).sum(axis=-1).max(initial=0)) * largest
+    head = f"for (int32_t {variable} = {start}; {variable} < {count}; {variable}++)"
+    return f"{head} {{\n{inner}\n}}"
 
 
 def check_sums(weights: Array, dtype: str, place: Place) -> None:
@@ -57,12 +51,6 @@ def bias_array(name: str, bias: I64, *, wide: bool) -> str:
     if wide and np.abs(bias).max(initial=0) >= LIMIT:
         return array("int64_t", name, bias)
     return array("int32_t", name, wrap32(bias))
-
-
-def _pairs(high: I8, low: I8) -> I64:
-    """Return ``256 * high + low``."""
-    words: I64 = 256 * high.astype(np.int64) + low
-    return words
 
 
 @dataclass(frozen=True, eq=False)
@@ -91,14 +79,20 @@ class GateRows:
         return self.dtype == "int16"
 
     @cached_property
+    def quads(self) -> Quads:
+        """The four gates of each unit."""
+        return Quads(self.weights.swapaxes(0, 1))
+
+    @cached_property
     def paired(self) -> bool:
-        """Whether two rows share a word: where every word and every sum of words fits."""
-        return not self.wide and self._pairs_fit(0)
+        """Whether two rows share a word."""
+        return not self.wide and self.quads.fit(-128, 127)
 
     @cached_property
     def offset(self) -> int:
         """What is taken from the values before they are multiplied, and so is in no bias."""
-        return self.zero_point if self.paired and self._pairs_fit(self.zero_point) else 0
+        low, high = -128 - self.zero_point, 127 - self.zero_point
+        return self.zero_point if self.paired and self.quads.fit(low, high) else 0
 
     @cached_property
     def bias(self) -> I64:
@@ -106,18 +100,10 @@ class GateRows:
         bias: I64 = self.effective_bias + self.offset * self.weights.astype(np.int64).sum(axis=2)
         return bias
 
-    def _pairs_fit(self, offset: int) -> bool:
-        words, high = self._words(), 256 * self.weights[0::2].astype(np.int64)
-        if words.min() < -32768 or words.max() > 32767:
-            return False
-        values = (-128 - offset, 127 - offset)
-        return max(reach(words, *values), reach(high, *values)) < LIMIT
-
     @property
     def columns(self) -> int:
         """Columns of the matrix; of a paired one even."""
-        count = int(self.weights.shape[2])
-        return count + count % 2 if self.paired else count
+        return self.quads.columns if self.paired else int(self.weights.shape[2])
 
     @property
     def value_type(self) -> str:
@@ -131,23 +117,13 @@ class GateRows:
         """The kernels that make the sums."""
         return ("el_activation.h", "el_quad_rows.h") if self.paired else ("el_rows.h",)
 
-    def _words(self) -> I64:
-        """Return the words of two rows, [cells, 2, columns]."""
-        input_, forget, cell, output = self.weights
-        return np.stack([_pairs(input_, forget), _pairs(cell, output)], axis=1)
-
     def constants(self) -> str:
         """Return the definitions of weights and biases, unit by unit."""
+        name = f"{self.name}_weights"
         if self.paired:
-            words = self._words()
-            even = np.zeros((*words.shape[:2], self.columns), np.int16)
-            even[..., : words.shape[2]] = words
-            # Two columns of the first word, then two of the second.
-            order: I16 = even.reshape(*words.shape[:2], -1, 2).swapaxes(1, 2)
-            # Read in words of 32 bits.
-            weights = array("EL_ALIGNED int16_t", f"{self.name}_weights", order)
+            weights = self.quads.array(name)
         else:
-            weights = array("int8_t", f"{self.name}_weights", self.weights.swapaxes(0, 1))
+            weights = array("int8_t", name, self.weights.swapaxes(0, 1))
         if not self.bias.any():
             return weights
         scaled = self.bias << np.array([self._places(gate) for gate in range(4)])[:, None]
@@ -155,15 +131,14 @@ class GateRows:
 
     def sums(self, values: str) -> str:
         """Return the statements that give the four sums of unit ``u``, without their biases."""
-        stride = f"{self.name}_weights + u * {2 if self.paired else 4} * {self.columns}"
+        name = f"{self.name}_weights"
         if self.paired:
-            arguments = f"{stride}, {values}, {self.columns}, {self.name}"
-            return f"int32_t {self.name}[4];\nel_quad_rows({arguments});"
-        ctype = "int64_t" if self.wide else "int32_t"
-        dot = f"el_{'wide_' if self.wide else ''}row({stride} + k * {self.columns}, {values}, "
-        return f"{ctype} {self.name}[4];\n" + loop(
-            "k", 4, f"{self.name}[k] = {dot}{self.columns});"
-        )
+            call = self.quads.sums(name, "u", values, self.name)
+            return f"int32_t {self.name}[4];\n{call}"
+        ctype, dot = ("int64_t", "el_wide_row") if self.wide else ("int32_t", "el_row")
+        weights = f"{name} + (4 * u + k) * {self.columns}"
+        call = f"{self.name}[k] = {dot}({weights}, {values}, {self.columns});"
+        return f"{ctype} {self.name}[4];\n" + loop("k", 4, call)
 
     def term(self, gate: int) -> str:
         """Return the expression for a gate's sum of unit ``u`` in the pre-activation's scale."""
@@ -200,9 +175,8 @@ class GateRows:
 
     def _sum(self, gate: int, places: int) -> str:
         """Return the expression for a gate's sum, shifted to the left."""
-        if self.paired and gate % 2 == 0:
-            # The sum of the words less that of the low rows is 256 times that of the high.
-            return f"(({self.name}[{gate}] - {self.name}[{gate + 1}]) >> {8 - places})"
+        if self.paired:
+            return row(self.name, gate, places)
         return f"{self.name}[{gate}] * {1 << places}" if places else f"{self.name}[{gate}]"
 
 
