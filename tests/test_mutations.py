@@ -334,7 +334,7 @@ def dense_rounding(profile: str, rounder: Callable[[dense.DenseKernel, I64], Arr
     right = dense.DenseKernel._round
 
     def wrong(self: dense.DenseKernel, acc: I64) -> I64:
-        if self.profile != profile:
+        if self.rounding != profile:
             return right(self, acc)
         return np.asarray(rounder(self, acc)).astype(np.int64)
 

@@ -87,8 +87,8 @@ def make(name: str) -> None:
             variable.assign(random.uniform(low, 1.2 + low, variable.shape))
     tokens = len(shape) == 1
     size = (CALLS, rows, *shape)
-    fed = random.integers(0, 11, size) if tokens else random.standard_normal(size)
-    fed = fed.astype(np.float32)
+    drawn = random.integers(0, 11, size) if tokens else random.standard_normal(size)
+    fed = drawn.astype(np.float32)
     with tempfile.TemporaryDirectory() as saved:
         model.save(saved, save_format="tf")
         converter = tf.lite.TFLiteConverter.from_saved_model(saved)
