@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,7 +14,9 @@ torch = pytest.importorskip("torch", reason="PyTorch not found: pip install torc
 from torch import nn  # noqa: E402
 
 from edge_lstm.errors import UnsupportedModel  # noqa: E402
+from edge_lstm_converters.pt2_file import read_pt2  # noqa: E402
 from edge_lstm_converters.read_torch import read_module  # noqa: E402
+from edge_lstm_converters.torch_graph import graph_to_spec  # noqa: E402
 from torch_nets import relative_difference  # noqa: E402
 
 torch.set_num_threads(1)
@@ -147,6 +151,18 @@ def test_a_loop_is_one_layer() -> None:
     x = torch.randn(BATCH, 2 * TIME, FEATURES)
     with torch.no_grad():
         assert relative_difference(spec, x, net(x)) <= RELATIVE
+
+
+@pytest.mark.parametrize("shape", ["two cells with layers between", "last state"])
+def test_the_number_of_rows_may_be_open(shape: str) -> None:
+    net = Net(SHAPES[shape], **modules("lstm", 1)).eval()
+    rows = {"inputs": ({0: torch.export.Dim("rows", min=2, max=64)},)}
+    x, more = (torch.randn(count, TIME, FEATURES) for count in (BATCH, 2 * BATCH))
+    file = io.BytesIO()
+    torch.export.save(torch.export.export(net, (x,), dynamic_shapes=rows), file)
+    spec = graph_to_spec(read_pt2(Path("m.pt2"), file.getvalue()), "m.pt2", "m")
+    with torch.no_grad():
+        assert relative_difference(spec, more, net(more)) <= RELATIVE
 
 
 def test_a_first_state_may_be_trained() -> None:
