@@ -392,6 +392,16 @@ def test_watcher_sees_each_backend_from_waiting_to_settled() -> None:
     assert all(one.rounds == 2 and one.p50_us is not None for one in last)
 
 
+@pytest.mark.usefixtures("planted")
+def test_a_clock_that_takes_its_part_of_a_call_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    host = {**describe_host(), "clock_cost_ns": 5_000}
+    monkeypatch.setattr("edge_lstm_benchmarks.harness.describe_host", lambda: host)
+    # Of 20 us and of 3 ms.
+    assert bench("right", "slow").notes == (
+        "reading the clock takes 5000 ns of every call: 25 % of right's median",
+    )
+
+
 def test_progress_goes_from_nothing_to_all() -> None:
     calls: list[tuple[str, int, int]] = []
     run_bench(

@@ -165,7 +165,8 @@ def pareto_front(bubbles: Sequence[Bubble], *, higher_is_better: bool) -> list[B
 
 def pareto(bubbles: Sequence[Bubble], x_title: str, y_title: str, *, higher_is_better: bool) -> str:
     """Return latency against accuracy: left is fast, up is good, a bubble's area the size."""
-    left, right, top, bottom = 86.0, WIDTH - 14, 34.0, 380.0
+    left, right, top = 86.0, WIDTH - 14, 34.0
+    bottom = 380.0 + 10 * max(0, len(bubbles) - 12)  # room for more names
     ends = [y for b in bubbles for y in (b.y, *(b.interval or ()))]
     low, high = min(ends), max(ends)
     pad = 0.12 * (high - low) or 0.05 * abs(high) or 1.0

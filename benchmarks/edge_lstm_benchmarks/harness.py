@@ -35,6 +35,8 @@ __all__ = [
 ]
 
 Progress = Callable[[str, int, int], None]
+CLOCK_SHARE = 0.05
+"""Of a latency; half of what two runs may be apart."""
 
 
 Watch = Callable[[Sequence[Standing]], None]
@@ -75,7 +77,20 @@ def run_bench(
         record, found = _measure(case, chosen, options, progress, watch)
         records.append(record)
         results += found
-    return Report(host, tuple(records), tuple(results))
+    notes = _clock_notes(results, host["clock_cost_ns"])
+    return Report(host, tuple(records), tuple(results), notes)
+
+
+def _clock_notes(results: Sequence[Result], clock_ns: int) -> tuple[str, ...]:
+    """Return where reading the clock is a part of the latency that shows."""
+    shares = [
+        f"{100 * clock_ns / (1000 * r.latency_us.p50):.0f} % of {r.backend}'s"
+        for r in results
+        if r.latency_us is not None and clock_ns > CLOCK_SHARE * 1000 * r.latency_us.p50
+    ]
+    if not shares:
+        return ()
+    return (f"reading the clock takes {clock_ns} ns of every call: {', '.join(shares)} median",)
 
 
 def _measure(
