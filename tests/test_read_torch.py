@@ -193,7 +193,9 @@ def test_layers_are_refused_where_the_file_says_its_own() -> None:
         with pytest.raises(UsageError, match="--layers is for"):
             read(Path(name), layers=MODELS / "stacked_layers.toml")
     pytest.importorskip("onnx", reason="onnx not found: pip install 'edge-lstm[tools]'")
-    with pytest.raises(UsageError, match=r"it may say start = .*, the layers are in the file"):
+    with pytest.raises(
+        UsageError, match=r"--layers may say start = .*, the layers are in the file"
+    ):
         read(Path("m.onnx"), layers=MODELS / "stacked_layers.toml")
 
 

@@ -164,7 +164,7 @@ def test_the_refusal_of_the_whole_names_the_part(tmp_path: Path) -> None:
     [
         ('end = ["y"]', r'want start = "tensor"'),
         ('start = "features"\n[[layers]]\ntype = "lstm"', "layers = .*the layers are in the file"),
-        ("start = 3", r"start = 3; of an \.onnx file it may say start"),
+        ("start = 3", r"start = 3; of an \.onnx file, --layers may say start"),
         ('start = "feature"', r"'feature' is no tensor of .*whole\.onnx; it has 'features'"),
         ('start = "features"\nend = ["z"]', "'z' is no tensor"),
         ('start = "steps"\nend = ["features"]', "features do not depend on 'steps'"),

@@ -9,6 +9,7 @@ A whole detector has more around its LSTM than a spec can hold. The file says wh
 from __future__ import annotations
 
 import difflib
+import reprlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -47,8 +48,8 @@ def read_part(path: Path) -> Part:
     for key, value in table.items():
         if key not in KEYS or not isinstance(value, KEYS[key]):
             raise UsageError(
-                f'{path}: {key} = {value!r}; of an .onnx file it may say start = "tensor" and'
-                ' end = ["tensor"], the layers are in the file'
+                f"{path}: {key} = {reprlib.repr(value)}; of an .onnx file, --layers may say"
+                ' start = "tensor" and end = ["tensor"], the layers are in the file'
             )
     end = table.get("end", [])
     if "start" not in table or not all(isinstance(name, str) for name in end):
