@@ -58,7 +58,7 @@ def test_wheel_has_every_file_of_the_packages(wheel: zipfile.ZipFile) -> None:
 def test_wheel_has_the_sample_models(wheel: zipfile.ZipFile) -> None:
     models = "edge_lstm_benchmarks/models/"
     suffixes = {Path(name).suffix for name in wheel.namelist() if name.startswith(models)}
-    assert {".pt", ".onnx", ".npz", ".toml"} <= suffixes
+    assert {".keras", ".pt", ".onnx", ".npz", ".toml"} <= suffixes
 
 
 def test_wheel_asks_for_numpy_alone(metadata: Message) -> None:

@@ -13,16 +13,20 @@ japanese_vowels     aeon 1.6.0             the wheel BSD-3, of the   no
 silero_vad_onnx     silero-vad 6.2.3       MIT                       no
 resemblyzer_...     resemblyzer 0.1.4      Apache-2.0                no
 textgenrnn_weights  textgenrnn 2.0.0       MIT                       no
+textgenrnn_letters  textgenrnn 2.0.0       MIT                       no
+review_snippets     vaderSentiment 0.5     MIT                       models/snippets/*.npz (ids)
 ==================  =====================  ========================  ============================
 
 Fetched files are kept in ``$EDGE_LSTM_CACHE``, else ``$XDG_CACHE_HOME/edge-lstm``, else
 ``~/.cache/edge-lstm``.
 """
 
+import collections
 import csv
 import datetime
 import hashlib
 import os
+import re
 import subprocess
 import sys
 import tarfile
@@ -113,6 +117,21 @@ TEXTGENRNN = PackagedFile(
     "textgenrnn_weights.hdf5",
     "6a89ca4235ed9f00be7b2acd65d5fe4a099967d676bfe20afb696106286ffbca",
 )
+
+TEXTGENRNN_LETTERS = PackagedFile(
+    "textgenrnn",
+    "2.0.0",
+    "textgenrnn_vocab.json",
+    "f9c6c0db9b07fb57da023d32df66e16a488d086c138e15706307bb5177c2be74",
+)
+SNIPPETS = PackagedFile(
+    "vaderSentiment",
+    "0.5",
+    "hutto_ICWSM_2014.tar.gz",
+    "d5bb07d87474b3eb8d30b4deccbc23f19d742a6c5718fbacc65485b70b95c5fa",
+)
+_WORD = re.compile(r"[a-z']+|[!?]")
+_SNIPPETS_FILE = "movieReviewSnippets_GroundTruth.txt"
 
 _WEATHER_COLUMNS = ("temp", "dewp", "humid", "wind_speed", "pressure")
 _WEATHER_STATIONS = ("EWR", "JFK", "LGA")
@@ -221,6 +240,52 @@ def resemblyzer_checkpoint() -> Path:
 def textgenrnn_weights() -> Path:
     """Return the path of textgenrnn's Keras weights: Embedding, two CuDNN LSTMs, and a head."""
     return fetch(TEXTGENRNN)
+
+
+def textgenrnn_letters() -> Path:
+    """Return the path of textgenrnn's letters and their ids; 0 is padding."""
+    return fetch(TEXTGENRNN_LETTERS)
+
+
+def review_texts() -> list[tuple[float, str]]:
+    """Return 10,605 snippets of film reviews, each with 20 people's mean rating, -4 to 4.
+
+    In a random order that is always the same.
+    """
+    data = _read_member(fetch(SNIPPETS), _SNIPPETS_FILE)
+    cells = (line.split("\t") for line in data.decode("utf8", "replace").splitlines())
+    texts = [(float(row[1]), row[2]) for row in cells if len(row) == 3]
+    order = np.random.RandomState(0).permutation(len(texts))
+    return [texts[k] for k in order]
+
+
+@dataclass(frozen=True)
+class TokenSplit:
+    """Token ids, int32 [items, time], padded in front with 0, and labels, int64 [items]."""
+
+    x: I32
+    y: I64
+
+
+def review_snippets(words: int, time_steps: int, test: int = 2000) -> tuple[TokenSplit, TokenSplit]:
+    """Return snippets as ids of their words, training and test, and whether they are positive.
+
+    Ids: 0 padding, 1 a word that is not among the commonest of the training snippets. Those with
+    a rating within half a point of neutral are left out.
+    """
+    rated = [(rating, _WORD.findall(text.lower())) for rating, text in review_texts()]
+    count = collections.Counter(word for _, said in rated[test:] for word in said)
+    ids = {word: k + 2 for k, (word, _) in enumerate(count.most_common(words - 2))}
+
+    def split(part: list[tuple[float, list[str]]]) -> TokenSplit:
+        clear = [(rating, said[:time_steps]) for rating, said in part if abs(rating) >= 0.5]
+        x = np.zeros((len(clear), time_steps), np.int32)
+        for row, (_, said) in zip(x, clear, strict=True):
+            if said:
+                row[-len(said) :] = [ids.get(word, 1) for word in said]
+        return TokenSplit(x, np.array([rating > 0 for rating, _ in clear], np.int64))
+
+    return split(rated[test:]), split(rated[:test])
 
 
 def cache_folder() -> Path:
