@@ -128,7 +128,7 @@ def test_the_page_says_met_and_missed() -> None:
     host = {"cpu": "Some CPU", "cpus": 2, "architecture": "x", "system": "y"}
     host |= {"python": "3", "numpy": "2"}
     page = render([{"date": "2026-01-01", "host": host, "runs": runs}])
-    assert "## Some CPU" in page
+    assert "### Some CPU" in page
     assert "| int8 / LiteRT int8 | 1.20 (1: met) | 1.20 (2.5: **missed**) |" in page
     assert "| int8 / ORT IO binding | 0.80 (1: **missed**) | 0.80 |" in page
     assert "| float / ORT IO binding | 2.00 (2.5: **missed**) | not measured (2.5) |" in page

@@ -72,8 +72,9 @@ def _is(row: Row, core: str, profile: str, shape: str) -> bool:
     return (row["core"], row["profile"], row["shape"]) == (core, profile, shape)
 
 
-def render(document: dict[str, Any]) -> str:
-    """Return the page's section for a document of ``firmware.py``."""
+def render(kept: list[dict[str, Any]]) -> str:
+    """Return the page's section for the one document of ``firmware.py``."""
+    (document,) = kept
     rows = document["costs"]
     built = sorted({r["built_by"].rpartition(" ")[0] for r in rows if "built_by" in r})
     run = sorted({r["run_by"] for r in rows if "run_by" in r})

@@ -1,25 +1,45 @@
-"""``benchmarks/RESULTS.md``, made from what is kept in ``benchmarks/results``."""
+"""``benchmarks/RESULTS.md``: a section for each suite, made from what is kept in ``results/``."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from edge_lstm.files import write_atomically
 from edge_lstm_benchmarks import firmware_report, runtimes_report
 
 ROOT = Path(__file__).resolve().parents[1]
 
+Document = dict[str, Any]
+
+TITLE = """\
+# Results
+
+Each section is made by the command that it names, from the figures that it keeps in `results/`.
+"""
+
+# In the page's order: a key that only the suite's documents have, and what renders all of them.
+SECTIONS: tuple[tuple[str, Callable[[list[Document]], str]], ...] = (
+    ("runs", runtimes_report.render),
+    ("costs", firmware_report.render),
+)
+
 
 def write_page(folder: Path = ROOT) -> None:
-    """Write ``RESULTS.md`` anew from the files in ``results/``."""
+    """Write ``RESULTS.md`` anew; a suite of which nothing is kept has no section."""
+    write_atomically(folder / "RESULTS.md", page(folder).encode())
+
+
+def page(folder: Path = ROOT) -> str:
+    """Return the page for what is kept in a folder."""
     kept = [
         json.loads(path.read_text(encoding="utf8"))
         for path in sorted((folder / "results").glob("*.json"))
     ]
-    # A machine's latencies have runs; there is one file of firmware, the same on every machine.
-    page = runtimes_report.render([document for document in kept if "runs" in document])
-    for document in kept:
-        if "costs" in document:
-            page += "\n" + firmware_report.render(document)
-    write_atomically(folder / "RESULTS.md", page.encode())
+    parts = [TITLE]
+    for key, render in SECTIONS:
+        if documents := [document for document in kept if key in document]:
+            parts.append(render(documents))
+    return "\n".join(parts)

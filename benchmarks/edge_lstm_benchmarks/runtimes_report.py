@@ -103,7 +103,7 @@ TITLES = {
 
 ENGINES = ("litert", "onnxruntime", "tflm", "tflite-runtime")
 
-HEAD = """# Speed of the NumPy runtimes
+HEAD = """## Speed of the NumPy runtimes
 
 Made by `python -m edge_lstm_benchmarks.runtimes`, which measures, keeps the figures of each
 machine in `results/`, and writes this page (`--render` only writes it). Microseconds for one step
@@ -116,12 +116,12 @@ Ratios carry to other machines, microseconds do not.
 
 
 def render(kept: list[dict[str, Any]]) -> str:
-    """Return the page for the results of all machines."""
+    """Return the page's section for the results of all machines."""
     parts = [HEAD]
     for machine in kept:
         host = machine["host"]
         parts.append(
-            f"\n## {host['cpu']}\n\n{host['cpus']} CPUs, {host['architecture']},"
+            f"\n### {host['cpu']}\n\n{host['cpus']} CPUs, {host['architecture']},"
             f" {host['system']}, Python {host['python']}, NumPy {host['numpy']};"
             f" {machine['date']}. {_versions(machine['runs'])}"
             f" {_contention(machine['runs'])}\n"
@@ -129,7 +129,7 @@ def render(kept: list[dict[str, Any]]) -> str:
         for mode, title in TITLES.items():
             runs = [run for run in machine["runs"] if run["mode"] == mode]
             if runs:
-                parts.append(f"\n### {title}\n\n{_figures(runs)}\n{_ratios(runs)}")
+                parts.append(f"\n#### {title}\n\n{_figures(runs)}\n{_ratios(runs)}")
         parts.append(_differences(machine["runs"]))
     return "".join(parts)
 
