@@ -1,9 +1,11 @@
 """C packages and compilers: what is refused, and what the cache keeps."""
 
 import json
+import os
 import shutil
 import sys
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -227,11 +229,35 @@ def test_other_flags_are_another_build(tmp_path: Path) -> None:
 def test_cache_keeps_the_newest_files(
     tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(building, "CACHED_FILES", 5)
+    monkeypatch.setattr(building, "CACHED_FILES", 3)
     built(Hand("state->room[3] = 80;").write(tmp_path), "cortex-m4")
-    assert len(list(cache.iterdir())) == 5
+    assert len(list(cache.iterdir())) == 3
     built(Hand("state->room[3] = 81;").write(tmp_path / "2"), "cortex-m4")
-    assert len(list(cache.iterdir())) == 5
+    assert len(list(cache.iterdir())) == 3
+
+
+def _write(_folder: Path, output: Path) -> None:
+    output.write_bytes(b"made")
+
+
+def test_file_that_another_process_writes_is_left_alone(
+    cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(building, "CACHED_FILES", 1)
+    half_written = cache / ".1.o.abcd"
+    half_written.write_bytes(b"ha")
+    assert building.cached("2.o", _write).read_bytes() == b"made"
+    assert half_written.exists()
+    os.utime(half_written, (0, 0))
+    building.cached("3.o", _write)
+    assert [path.name for path in cache.iterdir()] == ["3.o"]
+
+
+def test_many_write_to_a_full_cache_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(building, "CACHED_FILES", 1)
+    with ThreadPoolExecutor(8) as threads:
+        for path in threads.map(lambda n: building.cached(f"{n % 20}.o", _write), range(200)):
+            assert path.suffix == ".o"
 
 
 def test_missing_zig_falls_back_to_gcc(monkeypatch: pytest.MonkeyPatch) -> None:

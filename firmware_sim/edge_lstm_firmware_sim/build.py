@@ -7,6 +7,7 @@ import hashlib
 import os
 import sys
 import tempfile
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +22,7 @@ from edge_lstm_firmware_sim.toolchain import Compiler, find_compiler, run_tool
 FIRMWARE = Path(__file__).parent / "firmware"
 CACHE_VARIABLE = "EDGE_LSTM_CACHE"
 CACHED_FILES = 2000  # the oldest go first
+HALF_WRITTEN_SECONDS = 3600  # then nobody writes it any more
 
 
 @dataclass(frozen=True)
@@ -220,11 +222,18 @@ def cached(name: str, make: Callable[[Path, Path], None]) -> Path:
 
 
 def _forget_the_oldest(folder: Path) -> None:
-    """Delete what the cache holds beyond its limit; other processes may do the same now."""
+    """Delete what the cache holds beyond its limit; other processes may do the same now.
+
+    Names with a dot in front are being written, or were when their process was killed.
+    """
     used = []
-    for path in folder.glob("[!.]*"):
+    for path in folder.iterdir():
         with contextlib.suppress(OSError):
-            used.append((path.stat().st_mtime, path))
+            written = path.stat().st_mtime
+            if not path.name.startswith("."):
+                used.append((written, path))
+            elif written < time.time() - HALF_WRITTEN_SECONDS:
+                path.unlink()
     for _, path in sorted(used)[:-CACHED_FILES]:
         with contextlib.suppress(OSError):
             path.unlink()
