@@ -7,16 +7,20 @@ Session. Only ``load`` touches the engine.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal, Protocol, runtime_checkable
 
 from edge_lstm.arrays import Array
-from edge_lstm.errors import UsageError
-from edge_lstm.program import Program
+from edge_lstm.errors import UnsupportedModel, UsageError
+from edge_lstm.program import EDGE, Program, Range
+from edge_lstm.quantize import quantize
 from edge_lstm.records import Counted
 from edge_lstm.spec import ModelSpec, Signal
 
-Precision = Literal["int8", "float32"]
+Precision = Literal["int8", "float32", "dynamic-int8", "bfloat16"]
+"""What a backend computes in. All but int8 take and give floats: ``dynamic-int8`` has int8 weights,
+scales that each call finds, and float gates."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -27,15 +31,34 @@ class BenchModel:
         name: for reports.
         spec: for float backends; None when only integers are known.
         program: for int8 backends; None when nothing was quantized.
+        edge: the same model in the arithmetic ``edge``, where it has that form.
     """
 
     name: str
     spec: ModelSpec | None
     program: Program | None
+    edge: Program | None = None
 
     def __post_init__(self) -> None:
         if self.spec is None and self.program is None:
             raise UsageError(f"model {self.name!r}: has neither floats nor integers; give one")
+
+    def integers(self, profile: str | None) -> Program:
+        """Return the model in the arithmetic of a profile; None: as it was quantized.
+
+        Raises:
+            UnsupportedModel: it has no integers, or none of that profile.
+        """
+        if self.program is None:
+            raise UnsupportedModel(f"{self.name}: has no integers; give calibration data")
+        if profile == EDGE and self.program.profile != EDGE:
+            if self.edge is None:
+                raise UnsupportedModel(
+                    f"{self.name}: has no integers of profile edge; give the float model and"
+                    " calibration data"
+                )
+            return self.edge
+        return self.program if profile is None else self.program.with_profile(profile)
 
     @property
     def input(self) -> Signal:
@@ -65,6 +88,21 @@ class BenchModel:
             return self.program.streams
         assert self.spec is not None
         return all(layer.type_name != "flatten" for layer in self.spec.layers)
+
+
+def bench_model(name: str, spec: ModelSpec, ranges: Mapping[str, Range]) -> BenchModel:
+    """Return a float model with its integers, by the TFLite scheme and in profile edge.
+
+    Raises:
+        UnsupportedModel: the TFLite scheme has no form of a layer.
+        CalibrationError: a tensor has no usable range.
+    """
+    edge: Program | None
+    try:
+        edge = quantize(spec, ranges, EDGE)
+    except UnsupportedModel:
+        edge = None
+    return BenchModel(name, spec, quantize(spec, ranges), edge)
 
 
 @dataclass(frozen=True)

@@ -377,7 +377,7 @@ def _app(arguments: list[str]) -> Any:
     def verify(
         models: Annotated[list[Path], typer.Argument(help="A model file, or two to compare.")],
         against: Annotated[
-            str, typer.Option("--against", help="Interpreters: litert,tflm,... or all.")
+            str, typer.Option("--against", help="Interpreters: litert,tflm,...; c; or all.")
         ] = "all",
         data: Annotated[
             Path | None, typer.Option("--data", help=".npz with x; else generated extremes.")
@@ -507,9 +507,8 @@ def _bench_model(
     path: Path, name: str, layers: Path | None, calibration: "Samples | None"
 ) -> "BenchModel":
     """Read a model; a float one is quantized too, so that int8 backends have something to run."""
+    from edge_lstm.backend import BenchModel, bench_model
     from edge_lstm.calibrate import calibrate
-    from edge_lstm.quantize import quantize
-    from edge_lstm_benchmarks.harness import BenchModel
 
     weights_only = path.suffix.lower() in (".pt", ".pth", ".safetensors", ".h5", ".hdf5")
     found = _read_model(path, None, layers if weights_only else None)
@@ -518,7 +517,7 @@ def _bench_model(
     if calibration is None:
         return BenchModel(name, found, None)
     ranges = calibrate(found, calibration.x, calibration.lengths)
-    return BenchModel(name, found, quantize(found, ranges))
+    return bench_model(name, found, ranges)
 
 
 if __name__ == "__main__":

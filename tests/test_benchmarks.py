@@ -419,7 +419,8 @@ def test_progress_goes_from_nothing_to_all() -> None:
 def test_names_select_rows_and_families() -> None:
     assert select_backends(None) == list(BACKENDS)
     assert select_backends(["tflm", "numpy-int8:litert"]) == ["numpy-int8:litert", "tflm"]
-    assert len(select_backends(["numpy-int8"])) == 6
+    assert len(select_backends(["numpy-int8"])) == 7
+    assert select_backends(["c-host"]) == ["c-host:edge", "c-host:tflm", "c-host:litert"]
     with pytest.raises(UsageError, match="backend 'tensorflow': unknown; give some of"):
         select_backends(["tensorflow"])
 

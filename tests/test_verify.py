@@ -20,7 +20,7 @@ from edge_lstm.arrays import Array
 from edge_lstm.cells import DenseOp, LstmOp
 from edge_lstm.cells.lstm_integer import LstmKernel
 from edge_lstm.fixed_point import Factor
-from edge_lstm.program import Program
+from edge_lstm.program import PROFILES, Program
 from edge_lstm.program_file import program_bytes
 from edge_lstm.samples import Samples
 from edge_lstm_benchmarks import BACKENDS
@@ -39,6 +39,8 @@ pytest.importorskip("typer", reason="typer not found: pip install 'edge-lstm[too
 
 GOLDEN = Path(__file__).parent / "golden"
 WEATHER = Path(edge_lstm_benchmarks.__file__).parent / "models" / "weather"
+COMPILED = ("stack2_T16_I8_H12_O3",)
+"""Compiled too; tests/test_native.py has more."""
 ENGINES = ("litert", "litert-ref", "tflm", "tflite-runtime")
 PLANTED = ("right", "wrong", "missing", "segfaults", "raises")
 
@@ -126,9 +128,14 @@ def test_golden_files_are_equal_in_every_interpreter_that_takes_them(name: str) 
     takes = ["tflm"] if name.startswith("tflmonly") else list(ENGINES)
     if name.startswith("tfliteonly"):
         takes.remove("tflm")
-    report = run_verify(golden(name), VerifyOptions())
+    report = run_verify(
+        golden(name), VerifyOptions([*ENGINES, "c"] if name in COMPILED else list(ENGINES))
+    )
     assert report.passed
     assert report.differences == ()
+    assert {c.want_from for c in report.checks if c.kind == "c" and c.bytes} == (
+        {f"c {profile}" for profile in PROFILES} if name in COMPILED else set()
+    )
     held = {c.want_from for c in report.checks if c.kind == "interpreter" and c.bytes}
     assert held == set(installed(*takes))
     assert report.interpreters_held == len(held)

@@ -176,20 +176,19 @@ class Case:
 
     def profile_rows(self, profile: str) -> Array:
         """Return the outputs of the NumPy runtime under ``profile``, run whole."""
-        assert self.model.program is not None
         assert self.int_x is not None
         if profile not in self._profiles:
-            program = self.model.program.with_profile(profile)
+            program = self.model.integers(profile)
             self._profiles[profile] = self.rows(_predict(program, self.int_x, self.lengths))
         return self._profiles[profile]
 
     def judge(self, result: Result, outputs: Array) -> Result:
         """Return ``result`` with what ``outputs``, of all rows of data, are worth."""
         rows = self.rows(outputs)
-        real, program = rows, self.model.program
-        tensor = None
-        if result.precision == "int8" and program is not None:
-            tensor = program.output_tensor if program.output_tensor.is_quantized else None
+        real, tensor = rows, None
+        if result.precision == "int8" and self.model.program is not None:
+            tensor = self.model.integers(result.profile).output_tensor
+            tensor = tensor if tensor.is_quantized else None
         if tensor is not None:
             real = tensor.dequantize(rows)
         fidelity, warning = Fidelity(), result.warning

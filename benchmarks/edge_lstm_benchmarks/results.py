@@ -9,11 +9,10 @@ import datetime
 import sys
 from pathlib import Path
 
-from edge_lstm.backend import BenchModel
+from edge_lstm.backend import BenchModel, bench_model
 from edge_lstm.calibrate import calibrate
 from edge_lstm.errors import EdgeLstmError, MismatchError, UsageError
 from edge_lstm.files import write_atomically
-from edge_lstm.quantize import quantize
 from edge_lstm.report import Fidelity, Report, Result
 from edge_lstm.samples import Samples, load_samples
 from edge_lstm.spec import ModelSpec
@@ -39,8 +38,8 @@ def sample_model(name: str) -> tuple[BenchModel, Samples]:
     spec = read(folder / "model.pt", layers=folder / "layers.toml", name=name)
     assert isinstance(spec, ModelSpec)
     samples = load_samples(folder / "calibration.npz")
-    program = quantize(spec, calibrate(spec, samples.x, samples.lengths))
-    return BenchModel(name, spec, program), load_samples(folder / "test.npz")
+    ranges = calibrate(spec, samples.x, samples.lengths)
+    return bench_model(name, spec, ranges), load_samples(folder / "test.npz")
 
 
 def results_markdown(day: datetime.date, options: BenchOptions = LATENCY) -> str:

@@ -34,12 +34,11 @@ import numpy as np
 
 from edge_lstm import float_reference
 from edge_lstm.arrays import F32, Array
-from edge_lstm.backend import Backend, BenchModel, CallShape
+from edge_lstm.backend import Backend, BenchModel, CallShape, bench_model
 from edge_lstm.calibrate import calibrate
 from edge_lstm.cells import Gate, Layer, Lstm
 from edge_lstm.errors import EdgeLstmError
 from edge_lstm.files import write_atomically
-from edge_lstm.quantize import quantize
 from edge_lstm.spec import ModelSpec, Signal
 from edge_lstm_benchmarks import BACKENDS, open_backend
 from edge_lstm_benchmarks.machine import cpu_name, describe_host, timing_cpu
@@ -157,7 +156,7 @@ def random_model(shape: str) -> BenchModel:
         size = hidden
     spec = ModelSpec(f"lstm_{shape}", Signal("sequence", features), tuple(layers))
     x = rng.normal(size=(8, 200, features)).astype(np.float32)
-    return BenchModel(spec.name, spec, quantize(spec, calibrate(spec, x)))
+    return bench_model(spec.name, spec, calibrate(spec, x))
 
 
 class Contestant:
@@ -221,9 +220,7 @@ class Contestant:
             assert model.spec is not None
             want = float_reference.run(model.spec, x[0])
             return {**found, "max_error": float(np.abs(want - y[0]).max())}
-        assert model.program is not None
-        assert self.backend.profile is not None
-        program = model.program.with_profile(self.backend.profile)
+        program = model.integers(self.backend.profile)
         want = program.predict(program.input_tensor.quantize(x[0]))
         return {**found, "differing_bytes": int((want != y[0]).sum())}
 

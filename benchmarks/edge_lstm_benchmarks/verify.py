@@ -1,8 +1,8 @@
 """Holds the NumPy runtime against the real interpreters on the user's own model, byte for byte.
 
-Every interchange profile and every interpreter of this machine runs the same inputs. A profile
-forbids any difference from the interpreter that it mirrors; between different runtimes a
-difference is information.
+Every interchange profile, the C that is generated for it, and every interpreter of this machine run
+the same inputs. A profile forbids any difference from its C and from the interpreter that it
+mirrors; between different runtimes a difference is information.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from edge_lstm.errors import EdgeLstmError, UsageError
-from edge_lstm.program import PROFILES, Profile, Program, check_profile
+from edge_lstm.program import EDGE, PROFILES, Profile, Program, check_profile
 from edge_lstm.samples import Samples, load_samples
 from edge_lstm.spec import ModelSpec
 from edge_lstm_benchmarks.verify_difference import (
@@ -31,10 +31,12 @@ from edge_lstm_benchmarks.verify_inputs import (
 )
 from edge_lstm_benchmarks.verify_report import Check, FileComparison, RunnerRecord, VerifyReport
 from edge_lstm_benchmarks.verify_runners import (
+    COMPILED,
+    CompiledRunner,
+    Contender,
     Interpreter,
     NumpyRunner,
     Outputs,
-    Runner,
     checksum,
     differing,
     interpreter_names,
@@ -50,7 +52,7 @@ class VerifyOptions:
     """What to hold against what.
 
     Args:
-        against: interpreters; None: all that there are.
+        against: interpreters, and ``c`` for generated C; None: all that there are.
         data: file with the inputs; None: generated ones.
         calibration: file that a float model is quantized with; None: ``data``.
         profile: the only one that must hold; None: all.
@@ -101,7 +103,9 @@ def run_verify(
         UsageError: an option or the data do not fit.
     """
     names = interpreter_names(options.against)
-    model, own = open_model(path, options.layers, options.calibration or options.data)
+    model, own = open_model(
+        path, options.layers, options.calibration or options.data, options.profile
+    )
     if isinstance(model, ModelSpec):
         raise UsageError(
             f"{path}: is a float model; give --calib (.npz with x) to quantize it, or compare it"
@@ -112,9 +116,12 @@ def run_verify(
 
 
 def open_model(
-    path: Path, layers: Path | None, calibration: Path | None
+    path: Path, layers: Path | None, calibration: Path | None, profile: str | None = None
 ) -> tuple[ModelSpec | Program, bytes | None]:
-    """Read a model, quantized where there is calibration data; and the bytes of a ``.tflite``."""
+    """Read a model, quantized where there is calibration data; and the bytes of a ``.tflite``.
+
+    A float model is quantized for ``profile`` edge, else by the TFLite scheme.
+    """
     suffix = path.suffix.lower()
     layers = layers if suffix in WEIGHTS_ONLY else None
     if suffix == ".elstm":
@@ -137,7 +144,8 @@ def open_model(
     from edge_lstm.quantize import quantize
 
     given = load_samples(calibration)
-    return quantize(found, calibrate(found, given.x, given.lengths)), None
+    ranges = calibrate(found, given.x, given.lengths)
+    return quantize(found, ranges, EDGE if profile == EDGE else "tflm"), None
 
 
 def verify_program(
@@ -156,17 +164,20 @@ def verify_program(
         program: what is verified.
         own_file: the ``.tflite`` that it was read from, which the interpreters run as it is.
         samples: the inputs; None: generated ones.
-        interpreters: rows of BACKENDS.
+        interpreters: rows of BACKENDS, and ``c``.
         options: ``profile`` counts, and whether interpreters were asked for by name.
         progress: called with what is being done, how much is done, and of how much.
     """
     options = options or VerifyOptions()
     inputs = generated_inputs(program) if samples is None else user_inputs(program, samples)
     with ExitStack() as stack:
-        others: list[Interpreter] = []
+        others: list[Contender] = []
         for interpreter in interpreters:
-            others.append(Interpreter(interpreter))
-            stack.callback(others[-1].close)
+            if interpreter == COMPILED:
+                others += map(CompiledRunner, profiles_of(program))
+            else:
+                others.append(engine := Interpreter(interpreter))
+                stack.callback(engine.close)
         return _Verification(name, program, own_file, inputs, others, options, progress).report()
 
 
@@ -184,15 +195,15 @@ class _Verification:
         program: Program,
         own_file: bytes | None,
         inputs: Inputs,
-        interpreters: list[Interpreter],
+        others: list[Contender],
         options: VerifyOptions,
         progress: Progress | None,
     ) -> None:
         self.name, self.program, self.inputs, self.options = name, program, inputs, options
         self.forms = forms_of(program, inputs, own_file)
         self.numpy = [NumpyRunner(profile) for profile in profiles_of(program)]
-        self.interpreters = interpreters
-        self.runners: list[Runner] = [*self.numpy, *interpreters]
+        self.others = others
+        self.runners: list[Contender] = [*self.numpy, *others]
         self.outputs: list[dict[str, Outputs]] = []
         self.reasons: list[dict[str, str]] = []
         self.say = progress or (lambda text, done, total: None)
@@ -218,7 +229,9 @@ class _Verification:
                 differences.append(difference)
         notes = list(self.inputs.notes)
         if self.options.profile is not None:
-            notes.append(f"only profile {self.options.profile} was held against its interpreter")
+            notes.append(
+                f"only profile {self.options.profile} was held against its interpreter and its C"
+            )
         return VerifyReport(
             model=self.name,
             inputs=self.inputs,
@@ -232,7 +245,7 @@ class _Verification:
             missing=self._missing(),
         )
 
-    def _run(self, runner: Runner) -> None:
+    def _run(self, runner: Contender) -> None:
         found: dict[str, Outputs] = {}
         reasons: dict[str, str] = {}
         for form in self.forms:
@@ -244,23 +257,22 @@ class _Verification:
         self.reasons.append(reasons)
 
     def _missing(self) -> tuple[str, ...]:
-        """Return the interpreters that were asked for by name and are not installed."""
+        """Return who was asked for by name and is not installed."""
         asked = self.options.against
         if asked is None or "all" in asked:
             return ()
-        return tuple(one.name for one in self.interpreters if one.reason is not None)
+        return tuple(one.name for one in self.others if one.reason is not None)
 
     def _record(self, k: int) -> RunnerRecord:
         runner, reasons = self.runners[k], self.reasons[k]
-        is_numpy = isinstance(runner, NumpyRunner)
         nothing = not self.outputs[k]
         reason = "; ".join(dict.fromkeys(reasons.values())) if nothing else None
         partly = tuple(f"{form}: {why}" for form, why in reasons.items()) if not nothing else ()
         return RunnerRecord(
             name=runner.name,
-            kind="numpy" if is_numpy else "interpreter",
+            kind=runner.kind,
             profile=runner.profile,
-            version=runner.version if isinstance(runner, Interpreter) else None,
+            version=runner.version,
             checksum=None if nothing else checksum(self.outputs[k].values()),
             reason=reason,
             partly=partly,
@@ -278,18 +290,19 @@ class _Verification:
         self, matrix: tuple[tuple[tuple[int, int] | None, ...], ...]
     ) -> Iterator[tuple[Check, tuple[int, int] | None]]:
         """Yield what each profile owes to its interpreter, with the runners' numbers."""
-        for k, interpreter in enumerate(self.interpreters, len(self.numpy)):
-            profile = interpreter.profile
+        for k, other in enumerate(self.others, len(self.numpy)):
+            profile = other.profile
             own = next((n for n, runner in enumerate(self.numpy) if runner.profile == profile), -1)
             if own < 0 or self.options.profile not in (None, profile):
                 continue
             cell = matrix[own][k]
-            names = self.runners[own].name, interpreter.name
+            names = self.runners[own].name, other.name
             if cell is None:
                 reasons = [*self.reasons[own].values(), *self.reasons[k].values()]
-                yield Check("interpreter", *names, None, 0, "; ".join(dict.fromkeys(reasons))), None
+                why = "; ".join(dict.fromkeys(reasons))
+                yield Check(other.kind, *names, None, 0, why), None
             else:
-                yield Check("interpreter", *names, *cell), (own, k)
+                yield Check(other.kind, *names, *cell), (own, k)
 
     def _step_checks(self) -> Iterator[tuple[Check, Difference | None]]:
         """Yield whether each profile gives the same step by step as over whole calls."""

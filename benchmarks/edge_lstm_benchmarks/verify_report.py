@@ -31,8 +31,8 @@ class RunnerRecord:
 class Check:
     """Two runners that must give the same bytes; ``reason`` says why they were not compared.
 
-    ``kind``: ``interpreter`` (a profile against what it mirrors), or ``steps`` (the NumPy runtime
-    step by step against whole calls).
+    ``kind``: ``interpreter`` (a profile against what it mirrors), ``c`` (against its generated C),
+    or ``steps`` (the NumPy runtime step by step against whole calls).
     """
 
     kind: str
@@ -67,7 +67,10 @@ class VerifyReport:
     @property
     def interpreters_held(self) -> int:
         """How many interpreters were held against the profile that mirrors them."""
-        return sum(c.kind == "interpreter" and c.differing_bytes is not None for c in self.checks)
+        return self._held("interpreter")
+
+    def _held(self, kind: str) -> int:
+        return sum(c.kind == kind and c.differing_bytes is not None for c in self.checks)
 
     @property
     def exit_code(self) -> int:
@@ -129,7 +132,7 @@ class VerifyReport:
         for check in self.checks:
             if check.differing_bytes is None:
                 yield f"not held: {check.got_from} = {check.want_from}: one of them did not run"
-            elif check.kind == "interpreter" or check.differing_bytes:
+            elif check.kind != "steps" or check.differing_bytes:
                 word = "differs" if check.differing_bytes else "equal"
                 yield (
                     f"{word}: {check.got_from} = {check.want_from}:"
@@ -137,17 +140,22 @@ class VerifyReport:
                 )
         steps = [c for c in self.checks if c.kind == "steps" and not c.differing_bytes]
         if steps:
-            yield f"equal: step by step = whole calls, under {len(steps)} profiles"
+            plural = "s" if len(steps) > 1 else ""
+            yield f"equal: step by step = whole calls, under {len(steps)} profile{plural}"
 
     def _verdict(self) -> str:
         if not self.passed:
             return "FAILED: a profile does not give the bytes of what it mirrors."
         if self.missing:
             return f"NOT PROVEN: {', '.join(self.missing)} was asked for and is not installed."
-        if self.interpreters_held == 0:
+        count, compiled = self.interpreters_held, self._held("c")
+        of_c = f"the generated C of {compiled} profile{'s' if compiled > 1 else ''}"
+        if count == 0 and compiled:
+            return f"Passed: no byte differs from {of_c}; no interpreter was compared."
+        if count == 0:
             return "Nothing proven about interpreters: none of them was compared."
-        count = self.interpreters_held
-        return f"Passed: no byte differs from {count} interpreter{'s' if count > 1 else ''}."
+        also = f" and from {of_c}" if compiled else ""
+        return f"Passed: no byte differs from {count} interpreter{'s' if count > 1 else ''}{also}."
 
     def _matrix_lines(self) -> Iterator[str]:
         ran = [k for k, record in enumerate(self.runners) if record.reason is None]

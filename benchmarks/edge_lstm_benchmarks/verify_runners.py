@@ -1,4 +1,4 @@
-"""Who runs a model in ``verify``: the NumPy runtime under a profile, or a real interpreter.
+"""Who runs a model in ``verify``: the NumPy runtime or compiled C under a profile, an interpreter.
 
 Outputs are ``{sequence: [outputs, size]}``: an output for every step where the model gives
 sequences, else one for every call.
@@ -16,17 +16,21 @@ from edge_lstm.arrays import Array
 from edge_lstm.backend import BenchModel, CallShape
 from edge_lstm.errors import EdgeLstmError, UnsupportedModel, UsageError
 from edge_lstm.program import Program, Tensor
+from edge_lstm.runtime import Session
 from edge_lstm_benchmarks import BACKENDS, open_backend
+from edge_lstm_benchmarks.backends.c_host import CHost
 from edge_lstm_benchmarks.remote import Worker
 from edge_lstm_benchmarks.verify_inputs import Batch, Form
 
 Outputs = dict[int, Array]
 
-REFERENCE_FAMILY = "numpy-int8"
+COMPILED = "c"
+OURS = ("numpy-int8", "c-host")
+"""Families of BACKENDS that run our own arithmetic; here they have runners of their own."""
 READS_TFLITE = ("litert", "litert-ref", "tflm", "tflite-runtime")
 """Backends whose engine takes the bytes of a ``.tflite`` file."""
 ANSWER_LIMIT_S = 120.0
-SESSION = "verify"
+KEY = "verify"
 ROWS_TOGETHER = 256
 # A call of one row and one step hands its array on as it is, in the file's own memory order.
 AS_IT_IS = [1, 1, True]
@@ -52,17 +56,30 @@ class Runner(Protocol):
         """Return the outputs of every sequence, each batch from reset state."""
 
 
+class Contender(Runner, Protocol):
+    """A runner with a row in the report."""
+
+    @property
+    def kind(self) -> str:
+        """What it is: numpy, c or interpreter."""
+
+    @property
+    def reason(self) -> str | None:
+        """Why it cannot run here, or None."""
+
+    @property
+    def version(self) -> str | None:
+        """Of an engine that is not ours, once it has run."""
+
+
 def interpreter_names(wanted: list[str] | None) -> list[str]:
-    """Return the rows of BACKENDS that run int8 models in an engine of their own.
+    """Return the rows of BACKENDS that run int8 models in an engine of their own, and ``c``.
 
     Raises:
         UsageError: a name is none of them.
     """
-    known = [
-        name
-        for name in BACKENDS
-        if name.partition(":")[0] != REFERENCE_FAMILY and _takes_integers(name)
-    ]
+    engines = [name for name in BACKENDS if name.partition(":")[0] not in OURS]
+    known = [name for name in engines if _takes_integers(name)] + [COMPILED]
     if wanted is None or "all" in wanted:
         return known
     for name in wanted:
@@ -80,8 +97,17 @@ def _takes_integers(name: str) -> bool:
 class NumpyRunner:
     """The NumPy runtime in this process, under one profile."""
 
+    kind = "numpy"
+    version: str | None = None
+    reason: str | None = None
+
     def __init__(self, profile: str) -> None:
-        self.name, self.profile = f"numpy {profile}", profile
+        self.name, self.profile = f"{self.kind} {profile}", profile
+
+    def session(self, program: Program, batch_size: int, time_steps: int) -> Session:
+        """Return what runs ``program``, which is of this runner's profile."""
+        del time_steps
+        return program.session(batch_size)
 
     def outputs(self, program: Program, form: Form, batches: Iterable[Batch]) -> Outputs:
         vector = program.input_tensor.signal.kind == "vector"
@@ -91,11 +117,11 @@ class NumpyRunner:
         groups = _same_length(batches, 1 if alone else ROWS_TOGETHER)
         gives_sequence = program.output_tensor.signal.kind == "sequence"
         own = program.with_profile(self.profile)
-        session = own.session(form.batch_size)
+        session: Session | None = None
         found: Outputs = {}
         for batch in map(_join, groups):
-            if len(batch.x) != session.batch_size:
-                session = own.session(len(batch.x))
+            if session is None or len(batch.x) != session.batch_size:
+                session = self.session(own, len(batch.x), form.time_steps)
             session.reset()
             calls = []
             for first in range(0, batch.x.shape[1], form.time_steps):
@@ -107,6 +133,22 @@ class NumpyRunner:
             y = np.concatenate(calls, axis=1) if joined else np.stack(calls, axis=1)
             found.update(zip(batch.rows, y, strict=False))
         return found
+
+
+class CompiledRunner(NumpyRunner):
+    """Generated C, compiled for this machine and run in this process."""
+
+    kind = COMPILED
+
+    def __init__(self, profile: str) -> None:
+        super().__init__(profile)
+        self.reason = CHost(f"c-host:{profile}").available()
+
+    def session(self, program: Program, batch_size: int, time_steps: int) -> Session:
+        """Return what runs ``program``, which is of this runner's profile."""
+        if self.reason is not None:
+            raise UnsupportedModel(self.reason)
+        return program.compile(batch_size, max_steps=None if program.streams else time_steps)
 
 
 def _same_length(batches: Iterable[Batch], count: int) -> Iterator[list[Batch]]:
@@ -136,6 +178,8 @@ class Interpreter:
     Args:
         name: its row in BACKENDS.
     """
+
+    kind = "interpreter"
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -174,7 +218,7 @@ class Interpreter:
     def _load(self, data: bytes, shape: list[object]) -> Worker:
         assert self._worker is not None
         given = {"data": np.frombuffer(data, np.uint8)}
-        answer, _ = self._worker.ask("load", given, session=SESSION, shape=shape)
+        answer, _ = self._worker.ask("load", given, session=KEY, shape=shape)
         self.version = str(answer["version"])
         return self._worker
 
@@ -193,7 +237,7 @@ class Interpreter:
         found: Outputs = {}
         for group in _same_length(batches, ROWS_TOGETHER):
             fed = [_to_file(b.x.astype(dtype), form, source, orders[0]) for b in group]
-            _, answer = worker.ask("outputs", {"x": np.stack(fed)}, session=SESSION, stepwise=False)
+            _, answer = worker.ask("outputs", {"x": np.stack(fed)}, session=KEY, stepwise=False)
             for batch, given in zip(group, answer["y"], strict=True):
                 y = _from_file(given, form, result, orders[1])
                 found.update(zip(batch.rows, y, strict=False))
@@ -206,11 +250,11 @@ class Interpreter:
         worker = self._load(self._build(program, form), shape)
         found: Outputs = {}
         for batch in batches:
-            worker.ask("reset", session=SESSION)
+            worker.ask("reset", session=KEY)
             calls = []
             for first in range(0, batch.x.shape[1], form.time_steps):
                 part = batch.x[:, first : first + form.time_steps]
-                calls.append(worker.ask("run", {"x": part}, session=SESSION)[1]["y"])
+                calls.append(worker.ask("run", {"x": part}, session=KEY)[1]["y"])
             y = np.concatenate(calls, axis=1) if kind == "sequence" else np.stack(calls, axis=1)
             found.update(zip(batch.rows, y, strict=False))
         return found

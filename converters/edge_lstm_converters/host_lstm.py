@@ -22,7 +22,7 @@ COLUMNS = 32
 
 def aligned(kind: str, name: str, values: Array) -> str:
     """Return the definition of a constant array that begins a cache line."""
-    return array(kind, name, values).replace("static const", "static const EL_ALIGNED", 1)
+    return array(kind, name, values).replace("static const", "static const EL_LINE", 1)
 
 
 @dataclass(frozen=True)

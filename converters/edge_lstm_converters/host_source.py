@@ -116,6 +116,7 @@ def host_source(program: Program, max_steps: int | None = None) -> str:
             kernel("el_host_neon.h"),
             "#endif",
             kernel("el_host_call.h"),
+            kernel("el_activation.h"),
             *map(kernel, kernels),
             state_type(model.name, members),
             *(plain_function(model, op, label) for op, label in model.ops if label in model.plain),

@@ -114,6 +114,8 @@ def build(source: Callable[[], str], identity: str, name: str, flags: tuple[str,
             text.write_text(source())
             _compile([*command, str(text), "-o", str(made)], name)
             made.replace(library)
+    except OutputError:  # the compiler's; it is an OSError too
+        raise
     except OSError as error:
         reason = (error.strerror or str(error)).lower()
         raise OutputError(

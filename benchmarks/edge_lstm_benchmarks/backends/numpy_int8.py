@@ -6,7 +6,6 @@ import sys
 
 import edge_lstm
 from edge_lstm.backend import BenchModel, CallShape, Precision, Session
-from edge_lstm.errors import UnsupportedModel
 from edge_lstm.program import check_profile
 from edge_lstm.program_file import program_bytes, program_from_bytes
 
@@ -34,9 +33,7 @@ class NumpyInt8:
 
     def build(self, model: BenchModel, shape: CallShape) -> bytes:
         del shape
-        if model.program is None or self.profile is None:
-            raise UnsupportedModel(f"{model.name}: has no integers; give calibration data")
-        return program_bytes(model.program.with_profile(self.profile))
+        return program_bytes(model.integers(self.profile))
 
     def load(self, data: bytes, shape: CallShape) -> Session:
         return program_from_bytes(data).session(shape.batch_size)

@@ -11,7 +11,7 @@
 #else
 #define EL_EXPORT __attribute__((visibility("default")))
 #endif
-#define EL_ALIGNED __attribute__((aligned(64)))
+#define EL_LINE __attribute__((aligned(64)))
 
 #if defined(__x86_64__) && !defined(EL_PORTABLE)
 #define EL_X86
