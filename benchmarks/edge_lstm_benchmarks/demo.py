@@ -13,10 +13,12 @@ import edge_lstm
 from edge_lstm import float_reference
 from edge_lstm.arrays import F64, Array
 from edge_lstm.backend import BenchModel, CallShape
+from edge_lstm.calibrate import calibrate
 from edge_lstm.errors import MissingTool
 from edge_lstm.files import write_atomically
 from edge_lstm.inspection import columns
-from edge_lstm.program import PROFILES, Program
+from edge_lstm.program import EDGE, PROFILES, Program
+from edge_lstm.quantize import quantize
 from edge_lstm.report import Report, Result
 from edge_lstm.samples import Samples, load_samples
 from edge_lstm_benchmarks import accuracy, datasets
@@ -32,6 +34,8 @@ Say = Callable[[str], None]
 # Test windows 144 to 215: Newark, 23 April to 2 May, a forecast every three hours.
 DRAWN = slice(144, 216)
 INTERPRETERS = ("tflm", "litert", "litert-ref", "tflite-runtime")
+COMPILED = ("c-host:edge", "c-host:tflm", "c-host:litert")
+MEASURED = (*COMPILED, "numpy-int8", "numpy-float", "onnxruntime", "litert-float", *INTERPRETERS)
 # One visit of each backend: enough to compare bytes.
 ONCE = BenchOptions(rounds=1, slice_ms=1.0, warm_ms=0.0, cold_runs=0, inside=False)
 QUICK = BenchOptions(rounds=8, slice_ms=12.0, cap_s=8.0, cold_runs=0, inside=False)
@@ -124,9 +128,11 @@ def run_demo(folder: Path, say: Say | None, progress: Progress | None = None) ->
 
     # From here on the model is what was written, not what is in memory.
     program = edge_lstm.load(converted.files["elstm"])
-    model = BenchModel("weather", spec, program)
-    whole = run_bench([model], test, list(INTERPRETERS), "sequence", progress, ONCE)
-    report = run_bench([model], test, None, "stream", progress, QUICK)
+    seen = load_samples(MODEL / "calibration.npz")
+    edge = quantize(spec, calibrate(spec, seen.x, seen.lengths), EDGE)
+    model = BenchModel("weather", spec, program, edge)
+    whole = run_bench([model], test, [*COMPILED, *INTERPRETERS], "sequence", progress, ONCE)
+    report = run_bench([model], test, list(MEASURED), "stream", progress, QUICK)
     equality = (
         *_files_equal(converted, model, test),
         *(row for result in whole.results for row in _row(result, "whole windows")),
@@ -224,8 +230,8 @@ def _files_equal(converted: Converted, model: BenchModel, test: Samples) -> list
 
 
 def _row(result: Result, how: str) -> list[Equality]:
-    """Return an interpreter's row; none for other backends."""
-    if result.backend not in INTERPRETERS:
+    """Return the row of an interpreter or of compiled C; none for other backends."""
+    if result.backend not in (*COMPILED, *INTERPRETERS):
         return []
     if result.skipped_reason is not None:
         return [Equality(result.backend, result.profile, how, reason=result.skipped_reason)]
@@ -252,7 +258,7 @@ def _equality_text(rows: tuple[Equality, ...]) -> str:
         profile = "the file written" if row.profile is None else f"NumPy, {row.profile}"
         table.append((row.runner, profile, "-" if row.profile is None else row.how, count))
     # A reason with its install line may be long: it is the last column and is not cut.
-    lines = ["2. The same bytes from the NumPy runtime and from each interpreter", ""]
+    lines = ["2. The same bytes from the NumPy runtime, the generated C and each interpreter", ""]
     return "\n".join([*lines, *(f"   {line}" for line in columns(table)), ""])
 
 
