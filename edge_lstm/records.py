@@ -129,6 +129,7 @@ class Result:
         profile: whose bytes it must give, or None.
         precision: ``int8`` or ``float32``.
         version: of the engine.
+        ran_on: which of its parts ran what, where it can tell.
         scenario: ``stream``, ``sequence`` or ``batch:N``.
         steps_per_call: time steps of one timed call.
         latency_us: of one call.
@@ -157,6 +158,7 @@ class Result:
     precision: str
     scenario: str
     version: str | None = None
+    ran_on: str | None = None
     steps_per_call: int | None = None
     latency_us: Latency | None = None
     timing: Timing | None = None

@@ -130,6 +130,7 @@ class Report:
         for record in self.models:
             groups = [] if record.bit_exactness is None else record.bit_exactness.groups()
             lines += [f"same bytes: {record.name}: {' = '.join(group)}" for group in groups]
+        lines += [f"ran on: {r.model}, {r.backend}: {r.ran_on}" for r in self.results if r.ran_on]
         lines += [
             f"warning: {r.model}, {r.backend}: {r.warning}" for r in self.results if r.warning
         ]

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from edge_lstm.backend import Backend
 
 # A backend's name, and where its class is; imported on use. Names that differ only after the
-# colon are one family, which the name before the colon selects.
+# colon are one family, which the name before the colon selects where it is no row itself.
 BACKENDS: dict[str, str] = {
     "numpy-int8:tflm": "edge_lstm_benchmarks.backends.numpy_int8:NumpyInt8",
     "numpy-int8:tflm-2026-08": "edge_lstm_benchmarks.backends.numpy_int8:NumpyInt8",
@@ -25,11 +25,27 @@ BACKENDS: dict[str, str] = {
     "c-host:litert": "edge_lstm_benchmarks.backends.c_host:CHost",
     "numpy-float": "edge_lstm_benchmarks.backends.numpy_float:NumpyFloat",
     "onnxruntime": "edge_lstm_benchmarks.backends.onnxruntime:OnnxRuntime",
+    "onnxruntime-dynamic-int8": "edge_lstm_benchmarks.backends.onnxruntime:OnnxRuntimeDynamic",
     "litert": "edge_lstm_benchmarks.backends.litert:LiteRt",
     "litert-ref": "edge_lstm_benchmarks.backends.litert:LiteRt",
     "litert-float": "edge_lstm_benchmarks.backends.litert:LiteRt",
     "tflm": "edge_lstm_benchmarks.backends.tflm:Tflm",
     "tflite-runtime": "edge_lstm_benchmarks.backends.tflite_runtime:TfliteRuntime",
+    "openvino": "edge_lstm_benchmarks.backends.openvino:OpenVino",
+    "openvino:bf16": "edge_lstm_benchmarks.backends.openvino:OpenVino",
+    "torch": "edge_lstm_benchmarks.backends.torch:Torch",
+    "torch-compiled": "edge_lstm_benchmarks.backends.torch:Torch",
+    "torch-dynamic-int8": "edge_lstm_benchmarks.backends.torch:Torch",
+    "tract": "edge_lstm_benchmarks.backends.tract:Tract",
+    "onnxruntime:openvino": "edge_lstm_benchmarks.backends.onnxruntime:OnnxRuntimeProvider",
+    "onnxruntime:cuda": "edge_lstm_benchmarks.backends.onnxruntime:OnnxRuntimeProvider",
+    "onnxruntime:tensorrt": "edge_lstm_benchmarks.backends.onnxruntime:OnnxRuntimeProvider",
+    "onnxruntime:coreml": "edge_lstm_benchmarks.backends.onnxruntime:OnnxRuntimeProvider",
+    "onnxruntime:directml": "edge_lstm_benchmarks.backends.onnxruntime:OnnxRuntimeProvider",
+    "onnxruntime:qnn": "edge_lstm_benchmarks.backends.onnxruntime:OnnxRuntimeProvider",
+    "onnxruntime:xnnpack": "edge_lstm_benchmarks.backends.onnxruntime:OnnxRuntimeProvider",
+    "torch-cuda": "edge_lstm_benchmarks.backends.torch:Torch",
+    "torch-cuda-compiled": "edge_lstm_benchmarks.backends.torch:Torch",
 }
 
 
@@ -44,7 +60,8 @@ def select_backends(names: list[str] | None) -> list[str]:
     for name in names:
         if not any(name in (row, row.split(":")[0]) for row in BACKENDS):
             raise UsageError(f"backend {name!r}: unknown; give some of {', '.join(BACKENDS)}")
-    return [row for row in BACKENDS if row in names or row.split(":")[0] in names]
+    families = [name for name in names if name not in BACKENDS]
+    return [row for row in BACKENDS if row in names or row.split(":")[0] in families]
 
 
 def open_backend(name: str, target: str | None = None) -> Backend:

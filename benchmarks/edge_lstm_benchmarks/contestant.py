@@ -170,8 +170,11 @@ class Contestant:
             self.result,
             size_bytes=len(data),
             version=loaded.version,
+            ran_on=loaded.ran_on,
             steps_per_call=1 if case.scenario.stepwise else case.common_length,
         )
+        if loaded.warning is not None:
+            self._warn(loaded.warning)
         if loaded.counts:
             self._run("timed", self._timed_x())
             counted = Counted(**self._ask("counted", session="timed")[0])
@@ -268,6 +271,11 @@ class Contestant:
             steps_per_s=latency.n * steps * self.case.scenario.batch_size / total_s,
             real_time=None if frame_ms is None else frame_ms * steps * 1000 / latency.p50,
         )
+
+    def release(self) -> None:
+        """Let the process end, which ``close`` waits for."""
+        if self.worker is not None:
+            self.worker.release()
 
     def close(self) -> None:
         """End the process."""

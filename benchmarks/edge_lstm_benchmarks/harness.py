@@ -138,6 +138,8 @@ def _measure(
         return record, [one.result for one in contestants]
     finally:
         for one in contestants:
+            one.release()
+        for one in contestants:
             one.close()
 
 

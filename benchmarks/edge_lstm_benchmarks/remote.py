@@ -123,12 +123,16 @@ class Worker:
             raise WorkerFailed(str(answer["error"]))
         return answer, outputs
 
-    def close(self) -> None:
-        """End the process."""
+    def release(self) -> None:
+        """Let the process end; ``close`` waits for that, and may be called for many after this."""
         assert self._process.stdin is not None
-        assert self._process.stdout is not None
         with contextlib.suppress(OSError):
             self._process.stdin.close()
+
+    def close(self) -> None:
+        """End the process."""
+        assert self._process.stdout is not None
+        self.release()
         try:
             self._process.wait(timeout=2)
         except subprocess.TimeoutExpired:
@@ -188,6 +192,9 @@ class Loaded(NamedTuple):
     version: str
     counts: bool
     """Whether it has no clock, and counts."""
+    ran_on: str | None = None
+    """Which parts of an engine ran what, where it can tell."""
+    warning: str | None = None
 
 
 def load_bytes(worker: Worker, data: bytes, shape: CallShape, session: str) -> Loaded:
@@ -195,7 +202,9 @@ def load_bytes(worker: Worker, data: bytes, shape: CallShape, session: str) -> L
     answer, _ = worker.ask(
         "load", {"data": np.frombuffer(data, np.uint8)}, session=session, shape=_as_list(shape)
     )
-    return Loaded(str(answer["version"]), bool(answer["counts"]))
+    return Loaded(
+        str(answer["version"]), bool(answer["counts"]), answer["ran_on"], answer["warning"]
+    )
 
 
 def cold_start(

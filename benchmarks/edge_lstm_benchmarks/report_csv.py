@@ -9,7 +9,7 @@ from typing import Any
 COLUMNS: dict[str, tuple[str, ...]] = {
     **{
         name: (name,)
-        for name in ("model", "backend", "profile", "precision", "version", "scenario")
+        for name in ("model", "backend", "profile", "precision", "version", "ran_on", "scenario")
     },
     "steps_per_call": ("steps_per_call",),
     **{f"{name}_us": ("latency_us", name) for name in ("min", "p50", "p90", "p99")},

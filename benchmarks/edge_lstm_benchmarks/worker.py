@@ -98,8 +98,13 @@ class Server:
         """Make a session from a model's bytes."""
         call = CallShape(int(shape[0]), int(shape[1]), bool(shape[2]))
         self._sessions[session] = self._backend.load(data.tobytes(), call), call
-        counts = isinstance(self._sessions[session][0], CountingSession)
-        return {"version": self._backend.version(), "counts": counts}, {}
+        runner = self._sessions[session][0]
+        return {
+            "version": self._backend.version(),
+            "counts": isinstance(runner, CountingSession),
+            "ran_on": getattr(runner, "ran_on", None),
+            "warning": getattr(runner, "warning", None),
+        }, {}
 
     def do_counted(self, session: str) -> tuple[dict[str, Any], dict[str, Array]]:
         """Return what a step costs, where the session has no clock."""

@@ -51,6 +51,13 @@ def onnx_bytes(spec: ModelSpec, *, stateful: bool = False) -> bytes:
     return data
 
 
+def onnx_states(spec: ModelSpec) -> dict[str, F32]:
+    """Return the first values, [hidden] each, that ``stateful`` inputs take, by name, in order."""
+    graph = GraphWriter(without_projections(spec), stateful=True)
+    graph.model()
+    return graph.states
+
+
 def check_against_reference(spec: ModelSpec, data: bytes, states: dict[str, F32]) -> None:
     """Raise MismatchError unless onnxruntime gives what the float reference gives.
 

@@ -1,20 +1,98 @@
-"""ONNX Runtime on the CPU, float: whole sequences, or step by step with the state fed back."""
+"""ONNX Runtime, float: on the CPU, on every other execution provider, and with int8 weights.
+
+Whole sequences, or step by step with the state fed back.
+"""
 
 from __future__ import annotations
 
-import importlib.metadata
 import importlib.util
 import json
+import logging
 import sys
-from typing import Any
+import tempfile
+from collections import Counter
+from collections.abc import Mapping
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from edge_lstm.arrays import Array
 from edge_lstm.backend import BenchModel, CallShape, Precision, Session, check_multiple
-from edge_lstm.errors import UnsupportedModel, UsageError
+from edge_lstm.errors import EdgeLstmError
+from edge_lstm_benchmarks.backends.onnx_graph import (
+    Call,
+    CarriedSession,
+    OnnxGraph,
+    WholeSession,
+    graph_bytes,
+    parse_graph,
+    session_of,
+)
 
+CPU = "CPUExecutionProvider"
+RECURRENT = ("LSTM", "GRU", "RNN")
 _TYPES = {"tensor(float)": np.float32, "tensor(int64)": np.int64, "tensor(int32)": np.int32}
+
+
+class Provider(NamedTuple):
+    """An execution provider.
+
+    Args:
+        name: as ONNX Runtime has it.
+        how: to get a build that has it.
+        options: that make it comparable: one thread, float32.
+        waits: whether it computes elsewhere than on the CPU.
+    """
+
+    name: str
+    how: str
+    options: Mapping[str, str] = MappingProxyType({})
+    waits: bool = False
+
+
+_INSTEAD = "in an environment without onnxruntime"
+PROVIDERS = {
+    "openvino": Provider(
+        "OpenVINOExecutionProvider",
+        f"pip install onnxruntime-openvino, {_INSTEAD}",
+        {
+            "device_type": "CPU",
+            "num_of_threads": "1",
+            "load_config": json.dumps({"CPU": {"INFERENCE_PRECISION_HINT": "f32"}}),
+        },
+    ),
+    "cuda": Provider(
+        "CUDAExecutionProvider",
+        f"with an NVIDIA GPU, pip install 'onnxruntime-gpu[cuda,cudnn]', {_INSTEAD}",
+        waits=True,
+    ),
+    "tensorrt": Provider(
+        "TensorrtExecutionProvider",
+        f"with an NVIDIA GPU and TensorRT, pip install 'onnxruntime-gpu[cuda,cudnn]', {_INSTEAD}",
+        waits=True,
+    ),
+    "coreml": Provider(
+        "CoreMLExecutionProvider", "pip install onnxruntime on macOS has it", waits=True
+    ),
+    "directml": Provider(
+        "DmlExecutionProvider",
+        f"on Windows, pip install onnxruntime-directml, {_INSTEAD}",
+        waits=True,
+    ),
+    "qnn": Provider(
+        "QNNExecutionProvider",
+        f"with a Snapdragon's NPU, pip install onnxruntime-qnn, {_INSTEAD}",
+        waits=True,
+    ),
+    "xnnpack": Provider(
+        "XnnpackExecutionProvider",
+        "no wheel on PyPI has it; build onnxruntime with --use_xnnpack",
+        {"intra_op_num_threads": "1"},
+    ),
+}
+"""By the name after the colon. Those of no use for a recurrent model are left out."""
 
 
 class OnnxRuntime:
@@ -43,61 +121,142 @@ class OnnxRuntime:
 
     def build(self, model: BenchModel, shape: CallShape) -> bytes:
         """Return the ``.onnx`` for whole sequences, or for ``time_steps=1`` with state inputs."""
-        from edge_lstm_converters.write_onnx import onnx_bytes
-
-        if model.spec is None:
-            raise UnsupportedModel(f"{model.name}: has no floats; give the float model")
-        return onnx_bytes(model.spec, stateful=shape.time_steps == 1)
+        return graph_bytes(model, shape)
 
     def load(self, data: bytes, shape: CallShape) -> Session:
-        import onnxruntime
-
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = options.inter_op_num_threads = 1
-        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-        session = onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
+        graph = parse_graph(data)
+        session = _open(graph, [CPU])
         if shape.time_steps == 1:
-            return self.step_session(session, shape)
-        return SequenceSession(session, shape)
+            return self.step_session(session, graph, shape)
+        return WholeSession(_call_of(session), shape)
 
-    def step_session(self, session: Any, shape: CallShape) -> Session:
+    def step_session(self, session: Any, graph: OnnxGraph, shape: CallShape) -> Session:
         """Return what runs step by step."""
-        return StepSession(session, shape)
+        return StepSession(session, graph, shape)
 
 
 class OnnxRuntimeRun(OnnxRuntime):
     """The same, step by step through ``session.run``, the way that most programs call it."""
 
-    def step_session(self, session: Any, shape: CallShape) -> Session:
-        return RunSession(session, shape)
+    def step_session(self, session: Any, graph: OnnxGraph, shape: CallShape) -> Session:
+        return CarriedSession(_call_of(session), list(graph.first.values()), shape)
 
 
-class SequenceSession:
-    """Whole sequences; the graph starts from its first state at every call."""
+class OnnxRuntimeDynamic(OnnxRuntime):
+    """``onnxruntime-dynamic-int8``: ``quantize_dynamic``'s DynamicQuantizeLSTM; floats in and out.
 
-    def __init__(self, session: Any, shape: CallShape) -> None:
-        self._shape = shape
-        self._run = session.run
-        (source,) = session.get_inputs()
-        self._source, self._dtype = source.name, _TYPES[source.type]
-        self._outputs = [session.get_outputs()[0].name]
-        self._is_fresh = True
+    Weights are int8, and so are what they multiply, by a scale that each call finds; gates, cell
+    and all that goes in or out are float32.
+    """
 
-    def reset(self) -> None:
-        """Allow the next sequence."""
-        self._is_fresh = True
+    precision: Precision = "dynamic-int8"
 
-    def step(self, x: Array) -> Array:
-        """Refuse: this graph holds no state between calls."""
-        raise UsageError("this .onnx keeps no state; build it with time_steps=1 to step")
+    def available(self) -> str | None:
+        if importlib.util.find_spec("onnx") is None:
+            return "onnx is not installed, which onnxruntime's quantizer needs; pip install onnx"
+        return super().available()
 
-    def run(self, x: Array) -> Array:
-        """Run whole sequences from the first state."""
-        if not self._is_fresh:
-            raise UsageError("this .onnx keeps no state; reset, or build it with time_steps=1")
-        self._is_fresh = False
-        y: Array = self._run(self._outputs, {self._source: x.astype(self._dtype, copy=False)})[0]
-        return y
+    def build(self, model: BenchModel, shape: CallShape) -> bytes:
+        return _quantized(graph_bytes(model, shape))
+
+
+class OnnxRuntimeProvider(OnnxRuntime):
+    """``onnxruntime:NAME``, on an execution provider; what it cannot run, the CPU runs.
+
+    Which of both ran the recurrent nodes is read from a profile of a first call, and told.
+    """
+
+    def __init__(self, name: str) -> None:
+        super().__init__(name)
+        self._provider = PROVIDERS[name.partition(":")[2]]
+        self.waits = self._provider.waits
+
+    def available(self) -> str | None:
+        missing = super().available()
+        if missing is not None:
+            return missing
+        import onnxruntime
+
+        if self._provider.name in onnxruntime.get_available_providers():
+            return None
+        build = f"onnxruntime {onnxruntime.__version__}"
+        return f"{self._provider.name} is not in the installed {build}; {self._provider.how}"
+
+    def load(self, data: bytes, shape: CallShape) -> Session:
+        graph = parse_graph(data)
+        providers = [(self._provider.name, dict(self._provider.options)), (CPU, {})]
+        session = _open(graph, providers)
+        if self._provider.name not in session.get_providers():
+            raise EdgeLstmError(
+                f"{self._provider.name} does not start here, onnxruntime says; {self._provider.how}"
+            )
+        runner = session_of(graph, _call_of(session), shape)
+        runner.ran_on, runner.warning = placement(
+            nodes_of(graph, providers, shape), self._provider.name
+        )
+        return runner
+
+
+def _open(graph: OnnxGraph, providers: list[Any], profile_prefix: str | None = None) -> Any:
+    """Return an InferenceSession with one thread."""
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = options.inter_op_num_threads = 1
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    if profile_prefix is not None:
+        options.enable_profiling = True
+        options.profile_file_prefix = profile_prefix
+    return onnxruntime.InferenceSession(graph.data, options, providers=providers)
+
+
+def _call_of(session: Any) -> Call:
+    run, names = session.run, [port.name for port in session.get_inputs()]
+
+    def call(inputs: list[Array]) -> list[Array]:
+        outputs: list[Array] = run(None, dict(zip(names, inputs, strict=True)))
+        return outputs
+
+    return call
+
+
+def nodes_of(graph: OnnxGraph, providers: list[Any], shape: CallShape) -> dict[str, list[str]]:
+    """Return the operators that each provider ran, from the profile of a call."""
+    with tempfile.TemporaryDirectory() as folder:
+        session = _open(graph, providers, str(Path(folder) / "profile"))
+        source, *_ = session.get_inputs()
+        sizes = [axis for axis in source.shape[2:] if isinstance(axis, int)]
+        x = np.zeros((shape.batch_size, shape.time_steps, *sizes), _TYPES[source.type])
+        first = [np.repeat(v, shape.batch_size, axis=1) for v in graph.first.values()]
+        _call_of(session)([x, *first])
+        events = json.loads(Path(session.end_profiling()).read_text(encoding="utf8"))
+    found: dict[str, list[str]] = {}
+    for event in events:
+        if event.get("cat") == "Node" and "op_name" in event["args"]:
+            found.setdefault(event["args"]["provider"], []).append(event["args"]["op_name"])
+    return found
+
+
+def placement(nodes: dict[str, list[str]], provider: str) -> tuple[str, str | None]:
+    """Return where nodes ran, in a line, and a warning where the recurrent ones fell back.
+
+    A provider that compiles nodes together shows them as one of its own; those that it left to
+    the CPU keep their operator's name.
+
+    Args:
+        nodes: the operators that each provider ran.
+        provider: the one that was asked for.
+    """
+    counts = {name: Counter(ops) for name, ops in nodes.items()}
+    line = "; ".join(
+        f"{name}: {', '.join(f'{n} {op}' for op, n in ops.items())}" for name, ops in counts.items()
+    )
+    left = [op for op in RECURRENT if counts.get(CPU, Counter())[op]]
+    if provider not in nodes:
+        return line, f"every node fell back to {CPU}: these are its figures"
+    if left:
+        return line, f"{', '.join(left)} fell back to {CPU}"
+    return line, None
 
 
 class StepSession:
@@ -106,24 +265,15 @@ class StepSession:
     Two bindings read and write the state buffers in turn, so that no state is copied.
     """
 
-    def __init__(self, session: Any, shape: CallShape) -> None:
+    def __init__(self, session: Any, graph: OnnxGraph, shape: CallShape) -> None:
         self._shape = shape
         self._session = session
         source, *state_inputs = session.get_inputs()
         output, *state_outputs = session.get_outputs()
-        first = session.get_modelmeta().custom_metadata_map.get("initial_state", "{}")
-        firsts: dict[str, list[float]] = json.loads(first)
         features = [axis for axis in source.shape[2:] if isinstance(axis, int)]
         self._x = np.zeros((shape.batch_size, 1, *features), _TYPES[source.type])
-        self._first: list[Array] = []
-        self._states: tuple[list[Array], list[Array]] = ([], [])
-        for state in state_inputs:
-            size = state.shape[-1]
-            start = np.zeros((1, shape.batch_size, size), np.float32)
-            start[...] = firsts.get(state.name, 0.0)
-            self._first.append(start)
-            for side in self._states:
-                side.append(np.zeros_like(start))
+        self._first = [np.repeat(v, shape.batch_size, axis=1) for v in graph.first.values()]
+        self._states = tuple([np.zeros_like(v) for v in self._first] for _ in range(2))
         feeds = {source.name: self._x}
         feeds.update({s.name: v for s, v in zip(state_inputs, self._first, strict=True)})
         self._y = np.zeros_like(session.run([output.name], feeds)[0])
@@ -160,39 +310,22 @@ class StepSession:
         return np.stack(outputs, axis=1) if self._shape.returns_sequence else outputs[-1]
 
 
-class RunSession:
-    """Step by step through ``session.run``: its state outputs are the next call's inputs."""
-
-    def __init__(self, session: Any, shape: CallShape) -> None:
-        self._shape = shape
-        self._run = session.run
-        source, *states = session.get_inputs()
-        first = session.get_modelmeta().custom_metadata_map.get("initial_state", "{}")
-        firsts: dict[str, list[float]] = json.loads(first)
-        self._source = source.name
-        self._first: dict[str, Array] = {}
-        for state in states:
-            start = np.zeros((1, shape.batch_size, state.shape[-1]), np.float32)
-            start[...] = firsts.get(state.name, 0.0)
-            self._first[state.name] = start
-        self.reset()
-
-    def reset(self) -> None:
-        """Set the state to its first value."""
-        self._feeds: dict[str, Array] = dict(self._first)
-
-    def step(self, x: Array) -> Array:
-        """Run one step."""
-        y: Array
-        y, *states = self._run(None, {self._source: x[:, None], **self._feeds})
-        self._feeds = dict(zip(self._first, states, strict=True))
-        return y.reshape(self._shape.batch_size, -1)
-
-    def run(self, x: Array) -> Array:
-        """Run a sequence step by step."""
-        outputs = [self.step(x[:, t]) for t in range(check_multiple(x, self._shape))]
-        return np.stack(outputs, axis=1) if self._shape.returns_sequence else outputs[-1]
-
-
 def _bind_output(binding: Any, name: str, values: Array) -> None:
     binding.bind_output(name, "cpu", 0, values.dtype, values.shape, values.ctypes.data)
+
+
+def _quantized(data: bytes) -> bytes:
+    """Return what ``graph_bytes`` made with its weights in int8, by ONNX Runtime's quantizer."""
+    from onnxruntime.quantization import quantize_dynamic
+
+    line, _, graph = data.partition(b"\n")
+    with tempfile.TemporaryDirectory() as folder:
+        plain, quantized = Path(folder) / "float.onnx", Path(folder) / "int8.onnx"
+        plain.write_bytes(graph)
+        before = logging.root.manager.disable
+        logging.disable(logging.WARNING)  # it advises to optimize first, which ours needs not
+        try:
+            quantize_dynamic(plain, quantized)
+        finally:
+            logging.disable(before)
+        return line + b"\n" + quantized.read_bytes()
