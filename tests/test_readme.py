@@ -36,6 +36,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Give the folder that the README speaks of, as the first command leaves it."""
     pytest.importorskip("typer", reason="typer not found: pip install 'edge-lstm[tools]'")
     pytest.importorskip("onnx", reason="onnx not found: pip install 'edge-lstm[tools]'")
+    for name in ("ziglang", "unicorn", "elftools"):
+        pytest.importorskip(name, reason=f"{name} not found: pip install 'edge-lstm[firmware]'")
     folder = tmp_path_factory.mktemp("readme") / "weather"
     shutil.copytree(WEATHER, folder)
     return folder
@@ -48,7 +50,7 @@ def without_figures(text: str) -> str:
 
 def test_readme_shows_every_command() -> None:
     words = {command.split()[1] for command, _ in shown_commands()}
-    assert words == {"convert", "inspect", "run", "verify", "bench", "doctor"}
+    assert words == {"convert", "inspect", "run", "verify", "bench", "doctor", "simulate"}
     # Its own test runs the demo.
     assert "make demo" in blocks("console")[0]
 

@@ -70,6 +70,7 @@ def _entry(package: Package, simulation: Simulation, frame_ms: float | None) -> 
         "compiler": measured.compiler,
         "compared_bytes": measured.compared_bytes,
         "steps": measured.steps,
+        "given_steps": measured.given_steps,
         "instructions_of_first_steps": measured.instructions,
         "cycles_are": device.core.accuracy,
         "estimated_steps_per_second": steps_per_second(simulation),
@@ -185,11 +186,9 @@ def _remarks(ran: list[Simulation]) -> list[str]:
         if not m.selftest_passed
     ]
     tools = sorted({f"{m.compiler}, {m.emulator}" for _, m in measured})
-    steps = sorted({m.steps for _, m in measured})
-    span = f"{steps[0]:,}" if len(steps) == 1 else f"{steps[0]:,} to {steps[-1]:,}"
     lines.append(
         f"Built and run with {'; '.join(tools)}. Instructions are exact, and the same each time;"
-        f" the outputs of {span} steps were compared with NumPy's."
+        f" the outputs of {_steps([m for _, m in measured])} were compared with NumPy's."
     )
     worth: dict[str, dict[str, None]] = {}
     for device, _ in measured:
@@ -202,6 +201,14 @@ def _remarks(ran: list[Simulation]) -> list[str]:
         " the caller's buffers come on top."
     )
     return lines
+
+
+def _steps(measured: list[Measurement]) -> str:
+    """Return how many steps were run, and of how many where some were left out."""
+    fewest, most = min(m.steps for m in measured), max(m.steps for m in measured)
+    span = f"{fewest:,}" if fewest == most else f"{fewest:,} to {most:,}"
+    given = measured[0].given_steps
+    return f"{span} steps" if fewest == given else f"the first {span} of {given:,} steps"
 
 
 def _per_mac(package: Package, measured: Measurement) -> float | None:

@@ -62,6 +62,7 @@ class Measurement:
         differing_bytes: of all outputs, from the NumPy runtime's.
         compared_bytes: how many there were.
         steps: that were run and compared.
+        given_steps: in all sequences; those beyond MOST_INSTRUCTIONS are left out.
         footprint: flash by what it holds, and RAM.
         stack_bytes: of the deepest call, by painting.
         selftest_passed: whether the package's own test passed.
@@ -75,6 +76,7 @@ class Measurement:
     differing_bytes: int
     compared_bytes: int
     steps: int
+    given_steps: int
     footprint: Footprint
     stack_bytes: int
     selftest_passed: bool
@@ -144,6 +146,7 @@ def measure(
         differing_bytes=differing_bytes(package, list(sequences), execution),
         compared_bytes=sum(y.nbytes for y in execution.outputs),
         steps=sum(execution.steps),
+        given_steps=sum(map(len, sequences)),
         footprint=measure_footprint(package, target),
         stack_bytes=execution.stack_bytes,
         selftest_passed=execution.selftest,
