@@ -74,7 +74,7 @@ def test_a_framework_confirms_what_was_read_and_denies_what_was_not(
     needs(package)
     path, layers = FILES[package]
     spec = spec_of(path, layers)
-    answers = []
+    answers: list[Any] = []
     run_framework = checking._run_framework
 
     def run_once(*given: Any) -> Any:

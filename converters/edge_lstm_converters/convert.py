@@ -14,7 +14,7 @@ import edge_lstm
 from edge_lstm import program_file
 from edge_lstm.calibrate import calibrate
 from edge_lstm.cells.lstm_integer import TFLITE_PROFILES
-from edge_lstm.errors import MissingTool, UsageError
+from edge_lstm.errors import MissingTool, UnsupportedModel, UsageError
 from edge_lstm.files import read_bytes, write_atomically
 from edge_lstm.program import EDGE, Program, Range
 from edge_lstm.quantize import quantize
@@ -23,10 +23,11 @@ from edge_lstm.spec import ModelSpec, identifier
 from edge_lstm_converters import read
 from edge_lstm_converters.publish import all_or_nothing, file_bytes, files_of
 
-Target = Literal["onnx", "tflite", "elstm", "c", "tflm"]
-TARGETS: tuple[Target, ...] = ("onnx", "tflite", "elstm", "c", "tflm")
-FIRMWARE: frozenset[str] = frozenset({"c", "tflm"})
-"""Folders of sources, written only when asked for."""
+Target = Literal["onnx", "tflite", "elstm", "c", "tflm", "native"]
+TARGETS: tuple[Target, ...] = ("onnx", "tflite", "elstm", "c", "tflm", "native")
+COMPILED: frozenset[str] = frozenset({"c", "native"})
+FOLDERS = COMPILED | {"tflm"}
+"""Written only when asked for."""
 Quant = Literal["int8", "int16x8", "float32"]
 QUANTS: tuple[Quant, ...] = ("int8", "int16x8", "float32")
 MANIFEST_SCHEMA = "edge-lstm.manifest/1"
@@ -38,11 +39,12 @@ class ConvertOptions:
     """What to make of a model.
 
     Args:
-        targets: formats to write; empty: all files that the model and ``quant`` allow.
+        targets: formats to write; empty: all files that the model and ``quant`` allow, with a
+            note of what is left out and why.
         calibration: data file; needed to quantize a float model.
         quant: precision of the ``.tflite`` and whether there is an ``.elstm``.
         profile: whose arithmetic the ``.elstm`` and the C have; None: that of an ``.elstm`` given,
-            ``edge`` where C alone is asked for, else ``tflm``.
+            ``edge`` where C or native code alone is asked for, else ``tflm``.
         time_steps: steps of one call of the ``.tflite``, 1 for streaming, and the most that C
             takes of a model that needs whole sequences. None: the model's own, else the
             calibration data's.
@@ -114,7 +116,7 @@ def convert(
         report = None if progress is None else lambda n, total: progress("calibrate", n, total)
         ranges = calibrate(spec, samples.x, samples.lengths, report)
         dtype: Literal["int8", "int16"] = "int16" if options.quant == "int16x8" else "int8"
-        profile = options.profile or (EDGE if targets == {"c"} else "tflm")
+        profile = options.profile or (EDGE if targets <= COMPILED else "tflm")
         program = quantize(spec, ranges, profile, dtype)
     else:
         program = None
@@ -124,23 +126,32 @@ def convert(
         progress("check", 0, 1)
     checked = _checked(model, spec, samples, options)
     made: dict[str, Path] = {}
+    left_out: dict[str, str] = {}
     with all_or_nothing(folder) as (draft, publish):
-        for target in TARGETS:
-            if target in targets:
-                if progress is not None:
-                    progress(f"write {target}", 0, 1)
+        for target in (target for target in TARGETS if target in targets):
+            if progress is not None:
+                progress(f"write {target}", 0, 1)
+            try:
                 made[target] = _write(target, draft, name, spec, program, time_steps, most_steps)
-                if (folder / made[target].name).resolve() == model.resolve():
-                    raise UsageError(
-                        f"{model}: would be overwritten; give another folder with -o, or --name"
-                    )
+            except (UnsupportedModel, UsageError) as error:
+                left_out[target] = str(error)
+                if target in options.targets or len(left_out) == len(targets):
+                    raise
+                continue
+            if (folder / made[target].name).resolve() == model.resolve():
+                raise UsageError(
+                    f"{model}: would be overwritten; give another folder with -o, or --name"
+                )
         manifest = _manifest(model, name, spec, program, ranges, samples, made, options, time_steps)
         manifest["check"] = checked
+        if left_out:
+            manifest["left_out"] = left_out
         text = json.dumps(manifest, indent=2, sort_keys=True) + "\n"
         made["manifest"] = draft / f"{name}.manifest.json"
         write_atomically(made["manifest"], text.encode())
         files = publish(made)
-    notes = [] if program is None else list(program.warnings)
+    notes = [f"no {target}: {reason}" for target, reason in left_out.items()]
+    notes += [] if program is None else program.warnings
     return Converted(name, files, manifest, spec, program, notes)
 
 
@@ -194,19 +205,19 @@ def _targets(source: ModelSpec | Program, options: ConvertOptions) -> set[str]:
             raise UsageError("--quant float32: the model is quantized already; leave --quant out")
         possible, why = set[str](TARGETS) - {"onnx"}, "the model is quantized already"
         if source.profile == EDGE:
-            possible = {"elstm", "c"}
+            possible = {"elstm", *COMPILED}
     elif options.quant == "float32":
         possible, why = {"onnx", "tflite"}, "an .elstm and C hold integers, not float32"
     else:
         possible, why = set[str](TARGETS), ""
         if options.profile == EDGE:
-            possible, why = {"onnx", "elstm", "c"}, "profile edge has no form in .tflite"
+            possible, why = {"onnx", "elstm", *COMPILED}, "profile edge has no form in .tflite"
         elif options.quant == "int16x8" and options.profile in TFLITE_PROFILES:
             raise UsageError(
                 f"--quant int16x8: no kernel of profile {options.profile} takes int16; give"
                 " --profile tflm, cmsis-nn or edge"
             )
-    wanted = set(options.targets) or possible - FIRMWARE
+    wanted = set(options.targets) or possible - FOLDERS
     for target in sorted(wanted - possible):
         raise UsageError(f"--to {target}: {why}; possible here: {','.join(sorted(possible))}")
     return wanted
@@ -219,6 +230,9 @@ def _time_steps(
     program: Program | None,
 ) -> int:
     own = source.time_steps
+    if program is not None and program.has_state_ops and program.streams:
+        # A graph of one step, called as often as the sequence has steps.
+        own = 1
     if options.time_steps is not None:
         if options.time_steps < 1:
             raise UsageError(f"--time-steps {options.time_steps}: must be at least 1")
@@ -226,11 +240,8 @@ def _time_steps(
             raise UsageError(
                 f"--time-steps {options.time_steps}: the model takes {own} steps and no other"
             )
-        return options.time_steps
-    if own is not None:
-        return own
-    if program is not None and program.has_state_ops:
-        return 1
+    if options.time_steps is not None or own is not None:
+        return options.time_steps or own or 1
     return _seen_steps(samples) or 1
 
 
@@ -287,6 +298,11 @@ def _write(
 
         assert program is not None
         path = write_tflm(program, draft, time_steps)
+    elif target == "native":
+        from edge_lstm_converters.write_native import write_native
+
+        assert program is not None
+        path = write_native(program, draft, most_steps)
     else:
         assert program is not None
         path = draft / f"{name}.elstm"
@@ -331,7 +347,7 @@ def _manifest(
     options: ConvertOptions,
     time_steps: int,
 ) -> dict[str, Any]:
-    """Return the record of a conversion; nothing in it depends on the day or the machine."""
+    """Return the record of a conversion; but for native code, no day or machine shows in it."""
     manifest: dict[str, Any] = {
         "schema": MANIFEST_SCHEMA,
         "name": name,

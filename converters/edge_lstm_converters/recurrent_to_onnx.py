@@ -115,7 +115,7 @@ def _check_lstm(layer: Lstm) -> None:
         )
         raise UnsupportedModel(
             f"layer {layer.name!r} (lstm): has {found}, which ONNX's LSTM does not have; want an"
-            " LSTM without"
+            " LSTM without, or write .tflite"
         )
 
 

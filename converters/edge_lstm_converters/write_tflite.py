@@ -585,9 +585,10 @@ class _FloatWriter(_Writer):
         self.dense(layer.name, source, output, weights, bias, layer.activation)
 
     def lstm(self, layer: Lstm, source: int, output: int) -> None:
-        if layer.variants:
+        variants = replace(layer, cell_clip=None).variants
+        if variants:
             raise UnsupportedModel(
-                f"layer {layer.name!r}: an LSTM with {' and '.join(layer.variants)} is not written"
+                f"layer {layer.name!r}: an LSTM with {' and '.join(variants)} is not written"
                 " to a float .tflite; write .onnx"
             )
         for start in (layer.initial_hidden, layer.initial_cell):
@@ -609,5 +610,5 @@ class _FloatWriter(_Writer):
                 "float32",
                 is_variable=True,
             )
-        options = SequenceLstmOptions(fused_activation=TANH)
+        options = SequenceLstmOptions(fused_activation=TANH, cell_clip=layer.cell_clip or 0.0)
         self.operator("UNIDIRECTIONAL_SEQUENCE_LSTM", tuple(inputs), output, options)
