@@ -212,45 +212,54 @@ def _run_framework(
     framework: Framework, model: Path, spec: ModelSpec, x: Array, layers: Path | None
 ) -> tuple[dict[str, Any], Array, Array]:
     """Return the worker's answer, ``x`` as it was fed, and the outputs."""
-    with tempfile.TemporaryDirectory(prefix="edge-lstm-check-") as name:
-        folder = Path(name)
-        job = {
-            "module": framework.module,
-            "model": str(model.resolve()),
-            "layers": None if layers is None else str(layers.resolve()),
-            "source": spec.source,
-            "kind": spec.output.kind,
-            "size": spec.output.size,
-        }
-        np.save(folder / "x.npy", x)
-        (folder / "job.json").write_text(json.dumps(job), encoding="utf-8")
-        paths = [path for path in sys.path if path]
-        try:
-            done = subprocess.run(
-                [sys.executable, "-c", BOOT, json.dumps([paths, name])],
-                env={**os.environ, "OMP_NUM_THREADS": "1"},
-                stdin=subprocess.DEVNULL,
-                capture_output=True,
-                timeout=LIMIT_S,
-                check=False,
-            )
-        except subprocess.TimeoutExpired:
-            raise NotCheckedError(
-                f"{framework.package} gave no answer in {LIMIT_S:g} s; its process was ended"
-            ) from None
-        except OSError as error:
-            raise NotCheckedError(f"{sys.executable} does not start: {error.strerror}") from error
-        if not (folder / "answer.json").exists():
-            said = done.stderr.decode(errors="replace").strip().splitlines() or ["no word"]
-            raise NotCheckedError(
-                f"{framework.package} ended with exit status {done.returncode}: {said[-1][:200]}"
-            )
-        answer = json.loads((folder / "answer.json").read_text(encoding="utf-8"))
-        if "failed" in answer:
-            raise NotCheckedError(f"{framework.package} does not run it: {answer['failed']}")
-        if "differs" in answer:
-            return answer, x, x
-        return answer, np.load(folder / "x.npy"), np.load(folder / "y.npy")
+    try:
+        with tempfile.TemporaryDirectory(prefix="edge-lstm-check-") as name:
+            return _run_in(Path(name), framework, model, spec, x, layers)
+    except OSError as error:
+        why = error.strerror or str(error)
+        raise NotCheckedError(f"no temporary file can be written: {why}") from error
+
+
+def _run_in(
+    folder: Path, framework: Framework, model: Path, spec: ModelSpec, x: Array, layers: Path | None
+) -> tuple[dict[str, Any], Array, Array]:
+    job = {
+        "module": framework.module,
+        "model": str(model.resolve()),
+        "layers": None if layers is None else str(layers.resolve()),
+        "source": spec.source,
+        "kind": spec.output.kind,
+        "size": spec.output.size,
+    }
+    np.save(folder / "x.npy", x)
+    (folder / "job.json").write_text(json.dumps(job), encoding="utf-8")
+    paths = [path for path in sys.path if path]
+    try:
+        done = subprocess.run(
+            [sys.executable, "-c", BOOT, json.dumps([paths, str(folder)])],
+            env={**os.environ, "OMP_NUM_THREADS": "1"},
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            timeout=LIMIT_S,
+            check=False,
+        )
+    except subprocess.TimeoutExpired:
+        raise NotCheckedError(
+            f"{framework.package} gave no answer in {LIMIT_S:g} s; its process was ended"
+        ) from None
+    except OSError as error:
+        raise NotCheckedError(f"{sys.executable} does not start: {error.strerror}") from error
+    if not (folder / "answer.json").exists():
+        said = done.stderr.decode(errors="replace").strip().splitlines() or ["no word"]
+        raise NotCheckedError(
+            f"{framework.package} ended with exit status {done.returncode}: {said[-1][:200]}"
+        )
+    answer = json.loads((folder / "answer.json").read_text(encoding="utf-8"))
+    if "failed" in answer:
+        raise NotCheckedError(f"{framework.package} does not run it: {answer['failed']}")
+    if "differs" in answer:
+        return answer, x, x
+    return answer, np.load(folder / "x.npy"), np.load(folder / "y.npy")
 
 
 def _mismatch(where: str, framework: str, found: str) -> MismatchError:
