@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import platform
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ import numpy as np
 import pytest
 
 from edge_lstm.backend import CallShape
-from edge_lstm_benchmarks import open_backend
+from edge_lstm_benchmarks import bytes_bound, open_backend
 from edge_lstm_benchmarks.remote import Worker, load_session
 from edge_lstm_benchmarks.runtimes import (
     MODES,
@@ -108,16 +109,40 @@ def run_of(shape: str, mode: str, **us: float) -> dict[str, Any]:
 
 def test_a_goal_is_the_ratio_to_the_fastest_of_its_peers() -> None:
     run = run_of("64x256", "batch32", int8=10.0, litert=50.0, litert_time_major=40.0)
-    (batch,) = (goal for goal in GOALS if "batch32" in goal.modes)
+    batch = next(goal for goal in GOALS if "batch32" in goal.modes)
     assert (batch.target(run), batch.ratio(run)) == (3, 4.0)
     del run["peers"]["litert"]["us_per_step"]
     assert batch.ratio(run) == 4.0
     del run["peers"]["numpy-int8:litert"]
     assert batch.ratio(run) is None
-    (sequence,) = (goal for goal in GOALS if "T100" in goal.modes)
+    sequence = next(goal for goal in GOALS if "T1000" in goal.modes)
     targets = [sequence.target({"shape": s, "mode": "T1000"}) for s in SHAPES]
     assert targets == [1.5, 1.5, 1.5, 1.5, 3, 1.5, 1.5]
     assert sequence.target(run) is None
+
+
+def test_the_page_says_how_near_the_bound_a_step_is() -> None:
+    bounds = [
+        {"shape": "40x64", "weight_bytes": 26624, "bound_us": 0.1, "step_us": 0.25},
+        {"shape": "40x256x3", "weight_bytes": 1339392, "bound_us": 8.0, "step_us": 14.0},
+    ]
+    host = {"cpu": "Some CPU", "cpus": 2, "architecture": "x", "system": "y"}
+    host |= {"python": "3", "numpy": "2"}
+    page = render([{"date": "2026-01-01", "host": host, "runs": [], "bounds": bounds}])
+    assert "| 40x64 | 26,624 | 0.1 | 0.25 | 2.50 (3: met) |" in page
+    assert "| 40x256x3 | 1,339,392 | 8 | 14 | 1.75 (1.5: **missed**) |" in page
+
+
+@pytest.mark.skipif(shutil.which("gcc") is None, reason="no gcc; apt-get install gcc")
+def test_reading_the_weights_is_timed_beside_the_step(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("EDGE_LSTM_CACHE", str(tmp_path))
+    monkeypatch.setattr(bytes_bound, "ROUNDS", 3)
+    monkeypatch.setattr(bytes_bound, "SLICE_NS", 100_000)
+    found = bytes_bound.bound_of("16x32", random_model("16x32").integers("edge"))
+    assert found["weight_bytes"] == 4 * 32 * (16 + 32)
+    assert 0 < found["bound_us"] < found["step_us"]
 
 
 def test_the_page_says_met_and_missed() -> None:
@@ -140,8 +165,10 @@ def test_the_page_says_met_and_missed() -> None:
 
 def test_a_second_run_replaces_only_what_it_repeats() -> None:
     old = {"runs": [run_of("16x32", "stream", int8=1.0), run_of("8x16", "stream", int8=1.0)]}
-    new = {"date": "d", "runs": [run_of("16x32", "stream", int8=2.0)]}
+    bounds = [{"shape": "8x16"}]
+    new = {"date": "d", "runs": [run_of("16x32", "stream", int8=2.0)], "bounds": bounds}
     both = merged(copy.deepcopy(old), new)
+    assert both["bounds"] == bounds
     assert [r["shape"] for r in both["runs"]] == ["8x16", "16x32"]
     assert both["runs"][1] == new["runs"][0]
     assert set(TITLES) == set(MODES)

@@ -1,4 +1,4 @@
-"""Our NumPy runtimes against the engines, at seven shapes: ``make bench``.
+"""Our runtimes, in NumPy and compiled, against the engines, at seven shapes: ``make bench``.
 
 The models are random: weights uniform within +-1/sqrt(hidden), the forget bias 1 higher, inputs
 N(0, 1), calibrated with carried state. Each engine has a process of its own, one thread, all on
@@ -39,8 +39,10 @@ from edge_lstm.calibrate import calibrate
 from edge_lstm.cells import Gate, Layer, Lstm
 from edge_lstm.errors import EdgeLstmError
 from edge_lstm.files import write_atomically
+from edge_lstm.program import EDGE
 from edge_lstm.spec import ModelSpec, Signal
 from edge_lstm_benchmarks import BACKENDS, open_backend
+from edge_lstm_benchmarks.bytes_bound import bound_of
 from edge_lstm_benchmarks.machine import cpu_name, describe_host, timing_cpu
 from edge_lstm_benchmarks.remote import Worker, load_session
 from edge_lstm_benchmarks.results_page import ROOT, write_page
@@ -85,6 +87,7 @@ MODES: dict[str, Mode] = {
     "T1000": Mode(1, 1000, 2),
     "batch32": Mode(32, 20, 2),
     "batch256": Mode(256, 20, 1),
+    "batch32xT100": Mode(32, 100, 1),
 }
 
 
@@ -106,19 +109,33 @@ class Peer:
 
 
 _BACKENDS = "edge_lstm_benchmarks.backends"
+_C_HOST = f"{_BACKENDS}.c_host"
+_SHORT = tuple(mode for mode in MODES if mode != "batch32xT100")
+_NO_BATCH = ("stream", "T100")
+_NO_THOUSAND = tuple(mode for mode in MODES if mode != "T1000")
 PEERS: dict[str, Peer] = {
-    "numpy-int8:litert": Peer("numpy-int8:litert"),
-    "numpy-int8:tflm": Peer("numpy-int8:tflm"),
-    "numpy-float": Peer("numpy-float"),
-    "litert": Peer("litert"),
+    "numpy-int8:litert": Peer("numpy-int8:litert", modes=_SHORT),
+    "numpy-int8:tflm": Peer("numpy-int8:tflm", modes=_SHORT),
+    "numpy-int8:edge": Peer("numpy-int8:edge", modes=_SHORT),
+    "numpy-float": Peer("numpy-float", modes=_SHORT),
+    "c-host:edge": Peer("c-host:edge"),
+    "c-host:litert": Peer("c-host:litert", modes=_NO_BATCH),
+    "c-host:tflm": Peer("c-host:tflm", modes=_NO_BATCH),
+    "c-host:ctypes": Peer("c-host:edge", f"{_C_HOST}:CHostCtypes", ("stream",)),
+    "c-host:portable": Peer("c-host:edge", f"{_C_HOST}:CHostPortable", ("stream",)),
+    "c-host:portable-native": Peer("c-host:edge", f"{_C_HOST}:CHostPortableNative", ("stream",)),
+    "litert": Peer("litert", modes=_SHORT),
     "litert-time-major": Peer(
         "litert", f"{_BACKENDS}.litert:LiteRtTimeMajor", ("batch32", "batch256"), True
     ),
-    "litert-float": Peer("litert-float"),
-    "tflm": Peer("tflm", modes=("stream", "T100")),
+    "litert-float": Peer("litert-float", modes=_SHORT),
+    "tflm": Peer("tflm", modes=_NO_BATCH),
     "onnxruntime": Peer("onnxruntime"),
     "onnxruntime-run": Peer("onnxruntime", f"{_BACKENDS}.onnxruntime:OnnxRuntimeRun", ("stream",)),
-    "tflite-runtime": Peer("tflite-runtime", modes=("stream", "T100")),
+    "onnxruntime-dynamic-int8": Peer("onnxruntime-dynamic-int8", modes=_NO_THOUSAND),
+    "openvino": Peer("openvino", modes=_NO_THOUSAND),
+    "openvino:bf16": Peer("openvino:bf16", modes=_NO_THOUSAND),
+    "tflite-runtime": Peer("tflite-runtime", modes=_NO_BATCH),
 }
 """In streaming ``onnxruntime`` is IO binding and ``onnxruntime-run`` is ``session.run``."""
 
@@ -216,7 +233,7 @@ class Contestant:
         found = {"checksum": f"{zlib.crc32(np.ascontiguousarray(y).tobytes()):08x}"}
         if mode.stepwise:  # 64 calls are one sequence
             x, y = x.transpose(2, 1, 0, 3), y.transpose(2, 1, 0, 3)
-        if self.backend.precision == "float32":
+        if self.backend.profile is None:
             assert model.spec is not None
             want = float_reference.run(model.spec, x[0])
             return {**found, "max_error": float(np.abs(want - y[0]).max())}
@@ -313,10 +330,11 @@ def run(
     finally:
         for one in contestants:
             one.close()
+    bounds = [bound_of(shape, random_model(shape).integers(EDGE)) for shape in shapes]
     day = datetime.datetime.now(datetime.timezone.utc).date().isoformat()
     # Without the kernel's build, which says nothing about speed and much about the place.
     host = {**describe_host(), "system": platform.system()}
-    return {"date": day, "host": host, "runs": runs}
+    return {"date": day, "host": host, "runs": runs, "bounds": bounds}
 
 
 def _line(found: dict[str, Any]) -> str:
@@ -341,7 +359,13 @@ def merged(old: dict[str, Any] | None, new: dict[str, Any]) -> dict[str, Any]:
     runs = {(r["mode"], r["shape"]): r for r in (old or {"runs": []})["runs"]}
     runs.update({(r["mode"], r["shape"]): r for r in new["runs"]})
     order = [(mode, shape) for mode in MODES for shape in SHAPES]
-    return {**new, "runs": [runs[key] for key in order if key in runs]}
+    bounds = {b["shape"]: b for b in (old or {}).get("bounds", [])}
+    bounds.update({b["shape"]: b for b in new["bounds"]})
+    return {
+        **new,
+        "runs": [runs[key] for key in order if key in runs],
+        "bounds": [bounds[shape] for shape in SHAPES if shape in bounds],
+    }
 
 
 def machine_name() -> str:

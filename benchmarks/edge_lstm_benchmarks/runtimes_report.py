@@ -1,4 +1,4 @@
-"""The goals of the NumPy runtimes, and the kept results as Markdown."""
+"""The goals of our runtimes, and the kept results as Markdown."""
 
 from __future__ import annotations
 
@@ -48,6 +48,21 @@ def _each(value: float, **other: float) -> dict[str, float]:
     return {shape: other.get(f"s{shape}", value) for shape in _ALL}
 
 
+_LONG = ("16x32", "40x64", "40x128", "64x256", "40x256x3")
+BEST = (
+    *("litert", "litert-float", "tflm", "tflite-runtime", "onnxruntime", "onnxruntime-run"),
+    *("onnxruntime-dynamic-int8", "openvino", "openvino:bf16"),
+)
+"""Every engine that is not ours."""
+BOUND_GOALS = {"40x64": 3.0, "40x256x3": 1.5}
+"""At most so many times as long as reading the weights."""
+
+
+def _stream(title: str, ours: str, peers: tuple[str, ...], least: tuple[float | None, ...]) -> Goal:
+    found = {shape: value for shape, value in zip(_ALL, least, strict=True) if value is not None}
+    return Goal(title, ours, peers, ("stream",), found)
+
+
 GOALS: tuple[Goal, ...] = (
     Goal(
         "int8 / LiteRT int8",
@@ -91,6 +106,39 @@ GOALS: tuple[Goal, ...] = (
         ("batch32", "batch256"),
         _each(3),
     ),
+    _stream("C / best peer", "c-host:edge", BEST, (12, 10, 9, 6, 4, 7, 3)),
+    _stream("C / ORT IO binding", "c-host:edge", ("onnxruntime",), (50, 35, 20, 10, 8, 15, 15)),
+    _stream("C / LiteRT int8", "c-host:edge", ("litert",), (40, 40, 40, 40, 30, 40, 25)),
+    _stream("C of litert / LiteRT int8", "c-host:litert", ("litert",), (30,) * 7),
+    _stream("C by ctypes / best peer", "c-host:ctypes", BEST, (4, 4, 4, 4, None, 4, None)),
+    _stream(
+        "portable C, -march=native / LiteRT int8", "c-host:portable-native", ("litert",), (12,) * 7
+    ),
+    _stream("portable C / LiteRT int8", "c-host:portable", ("litert",), (3,) * 7),
+    Goal(
+        "C / ORT dynamic int8",
+        "c-host:edge",
+        ("onnxruntime-dynamic-int8",),
+        ("T100",),
+        {"16x32": 3.5, "40x64": 2.4, "40x128": 1.5, "64x256": 1.4, "40x256x3": 1.4},
+    ),
+    Goal("C / ORT float", "c-host:edge", ("onnxruntime",), ("T100",), dict.fromkeys(_LONG, 3)),
+    Goal("C / LiteRT int8", "c-host:edge", ("litert",), ("T100",), dict.fromkeys(_LONG, 30)),
+    Goal("C / ORT float", "c-host:edge", ("onnxruntime",), ("batch32xT100",), _each(2)),
+    Goal(
+        "C / ORT dynamic int8",
+        "c-host:edge",
+        ("onnxruntime-dynamic-int8",),
+        ("batch32xT100",),
+        _each(1.4),
+    ),
+    Goal(
+        "C / OpenVINO, float and bf16",
+        "c-host:edge",
+        ("openvino", "openvino:bf16"),
+        ("batch32xT100",),
+        {},
+    ),
 )
 
 TITLES = {
@@ -99,17 +147,22 @@ TITLES = {
     "T1000": "Sequences of 1000 steps",
     "batch32": "Batches of 32 rows, 20 steps",
     "batch256": "Batches of 256 rows, 20 steps",
+    "batch32xT100": "Batches of 32 rows, 100 steps",
 }
 
-ENGINES = ("litert", "onnxruntime", "tflm", "tflite-runtime")
+ENGINES = ("litert", "onnxruntime", "openvino", "tflm", "tflite-runtime")
 
-HEAD = """## Speed of the NumPy runtimes
+HEAD = """## Speed of the runtimes
 
 Made by `python -m edge_lstm_benchmarks.runtimes`, which measures, keeps the figures of each
 machine in `results/`, and writes this page (`--render` only writes it). Microseconds for one step
 of one row: medians over interleaved rounds of processor time, every engine with one thread on the
 same CPU. Shapes are input size x hidden size (x layers). In streaming `onnxruntime` is IO binding
 and `onnxruntime-run` is `session.run`; `litert-time-major` is LiteRT fed [time, batch, features].
+`c-host` is the generated C with the best kernels that the processor has, behind the session of
+`program.compile()`; `ctypes` behind the module of a native package, without NumPy; `portable` with
+no intrinsics, for any processor of the kind; `portable-native` the same with `-march=native`. The
+best peer is the fastest engine that is not ours.
 A ratio says how many times faster ours is; behind it is the goal, and whether it is met.
 Ratios carry to other machines, microseconds do not.
 """
@@ -130,6 +183,7 @@ def render(kept: list[dict[str, Any]]) -> str:
             runs = [run for run in machine["runs"] if run["mode"] == mode]
             if runs:
                 parts.append(f"\n#### {title}\n\n{_figures(runs)}\n{_ratios(runs)}")
+        parts.append(_bounds(machine.get("bounds", [])))
         parts.append(_differences(machine["runs"]))
     return "".join(parts)
 
@@ -190,6 +244,33 @@ def _ratios(runs: list[Run]) -> str:
         if any(cells):
             rows.append([goal.title, *cells])
     return _table(["times faster (goal)", *(run["shape"] for run in runs)], rows)
+
+
+def _bounds(bounds: list[dict[str, Any]]) -> str:
+    """Return what a step called from C takes beside the time to read its weights."""
+    rows = []
+    for bound in bounds:
+        if "step_us" in bound:
+            ratio, most = bound["step_us"] / bound["bound_us"], BOUND_GOALS.get(bound["shape"])
+            word = (
+                "" if most is None else f" ({most:g}: {'met' if ratio <= most else '**missed**'})"
+            )
+            rows.append(
+                [
+                    bound["shape"],
+                    f"{bound['weight_bytes']:,}",
+                    f"{bound['bound_us']:.3g}",
+                    f"{bound['step_us']:.3g}",
+                    f"{ratio:.2f}{word}",
+                ]
+            )
+    if not rows:
+        return ""
+    head = ["shape", "weight bytes", "us to read them", "us per step in C", "ratio (goal: at most)"]
+    return (
+        "\n#### One step called from C, and the time that reading its weights takes\n\n"
+        f"{_table(head, rows)}"
+    )
 
 
 def _differences(runs: list[Run]) -> str:
