@@ -137,6 +137,9 @@ class Session(Protocol):
 class CountingSession(Protocol):
     """What a Session has besides where there is no clock: an emulator, an estimate."""
 
+    def outputs(self, x: Array) -> Array:
+        """Run any number of sequences, each from the first state; not asked of an estimate."""
+
     def counted(self) -> Counted:
         """Return what a time step costs; asked after all data were run."""
 
@@ -144,9 +147,11 @@ class CountingSession(Protocol):
 class Backend(Protocol):
     """One runtime, as an engineer would pick it.
 
-    Two attributes may be there besides. ``most_sequences``: one that is slow, such as an emulator,
-    is run on so many sequences of the data, from the first on. ``waits`` is True where calls wait
-    for another processor, such as a GPU: the time that this one was idle is no disturbance then.
+    Three attributes may be there besides. ``most_sequences``: one that is slow, such as an
+    emulator, is run on so many sequences of the data, from the first on. ``estimates``: it runs
+    nothing, and says what a step costs in calls of a ``step`` or of a ``sequence``. ``waits`` is
+    True where calls wait for another processor, such as a GPU: the time that this one was idle is
+    no disturbance then.
     """
 
     name: str

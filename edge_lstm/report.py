@@ -167,7 +167,7 @@ def _about(record: ModelRecord, results: list[Result]) -> str:
     ]
     if record.parameters is not None:
         sizes.insert(0, f"{record.parameters:,} parameters")
-    steps = {r.steps_per_call for r in results if r.steps_per_call is not None}
+    steps = {r.steps_per_call for r in results if r.steps_per_call is not None and _gave(r)}
     scenarios = {r.scenario for r in results}
     calls = ", ".join(f"{n} step" + ("s" if n > 1 else "") for n in sorted(steps)) or "no call"
     return f"{'; '.join(sizes)}; scenario {', '.join(sorted(scenarios))}, one call = {calls}"
@@ -175,6 +175,11 @@ def _about(record: ModelRecord, results: list[Result]) -> str:
 
 def _skipped(results: list[Result]) -> list[tuple[str, str]]:
     return [(r.backend, r.skipped_reason) for r in results if r.skipped_reason is not None]
+
+
+def _gave(result: Result) -> bool:
+    """Return whether it gave outputs, and is no mere estimate."""
+    return result.output_checksum is not None
 
 
 def _ran(results: list[Result]) -> list[Result]:
@@ -191,7 +196,7 @@ def _speed_cells(results: list[Result]) -> tuple[Row, list[Row]]:
     counts the bytes that are not those of the profile that the backend must equal; ``check`` is
     the start of the outputs' checksum.
     """
-    ran = _ran(results)
+    ran = [r for r in _ran(results) if _gave(r)]
     metric = next((r.accuracy.metric for r in ran if r.accuracy is not None), None)
     has_labels = any(r.fidelity is not None and r.fidelity.labels_same is not None for r in ran)
     has_float = any(r.fidelity is not None and r.fidelity.snr_db is not None for r in ran)
@@ -257,7 +262,7 @@ def _counted_cells(results: list[Result]) -> tuple[Row, list[Row]]:
             r.counted.unit,
             _count(r.counted.flash_bytes),
             _count(r.counted.ram_bytes),
-            "all" if r.sequences is None else f"first {r.sequences:,}",
+            ("all" if r.sequences is None else f"first {r.sequences:,}") if _gave(r) else "none",
         ]
         for r in results
         if r.counted is not None

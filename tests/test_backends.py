@@ -13,7 +13,7 @@ import pytest
 
 from edge_lstm import float_reference
 from edge_lstm.arrays import F32, Array
-from edge_lstm.backend import Backend, BenchModel, CallShape, bench_model
+from edge_lstm.backend import Backend, BenchModel, CallShape, CountingSession, bench_model
 from edge_lstm.calibrate import calibrate
 from edge_lstm.cells import (
     Activation,
@@ -136,11 +136,16 @@ FEW_KINDS: dict[str, tuple[str, ...]] = {
     # As onnxruntime, on another part of a machine that few have.
     **{name: ("stacked", "tokens") for name in BACKENDS if name.startswith("onnxruntime:")},
     "torch-cuda": ("stacked", "tokens"),
+    # tests/test_firmware_machine.py runs every core; here one of each emulator.
+    **{name: () for name in BACKENDS if name.startswith("emulated:")},
+    **dict.fromkeys(("emulated:cortex-m4", "emulated:cortex-m55"), ("last",)),
 }
+ESTIMATES = [name for name in BACKENDS if hasattr(open_backend(name), "estimates")]
+RUNS = [name for name in BACKENDS if name not in ESTIMATES]
 # Integers chosen for their ties have no float model, and with it no form in profile edge.
 CASES = [
     (name, kind)
-    for name in BACKENDS
+    for name in RUNS
     for kind in FEW_KINDS.get(name, KINDS)
     if kind != "ties"
     or (open_backend(name).precision == "int8" and open_backend(name).profile != EDGE)
@@ -228,7 +233,12 @@ def test_whole_sequences_of_a_batch(workers: dict[str, Worker], name: str, kind:
         check(backend, case, runner.run(feed(backend, case)))
 
 
-@pytest.mark.parametrize(("name", "kind"), [case for case in CASES if case[1] != "flatten"])
+STEPWISE = [
+    (name, kind) for name, kind in CASES if kind != "flatten" and not name.startswith("emulated:")
+]
+
+
+@pytest.mark.parametrize(("name", "kind"), STEPWISE)
 def test_step_by_step_row_by_row(workers: dict[str, Worker], name: str, kind: str) -> None:
     backend, case = usable(name), sample(kind)
     if skip_or_expect_refusal(backend, case, 1):
@@ -266,7 +276,7 @@ def test_the_samples_tell_the_profiles_apart() -> None:
     assert len(set(outputs.values())) == len(outputs)
 
 
-@pytest.mark.parametrize("name", BACKENDS)
+@pytest.mark.parametrize("name", RUNS)
 def test_a_batch_of_another_size_is_refused(workers: dict[str, Worker], name: str) -> None:
     backend, case = usable(name), sample("last")
     runner = session(workers, backend, case.model, ROWS, 1)
@@ -274,7 +284,7 @@ def test_a_batch_of_another_size_is_refused(workers: dict[str, Worker], name: st
         runner.run(feed(backend, case)[:2])
 
 
-@pytest.mark.parametrize("name", BACKENDS)
+@pytest.mark.parametrize("name", RUNS)
 def test_every_backend_says_its_version_and_what_it_is(
     workers: dict[str, Worker], name: str
 ) -> None:
@@ -297,6 +307,28 @@ def test_what_is_said_to_be_coarse_is(workers: dict[str, Worker], name: str) -> 
     runner.reset()
     want = float_reference.run(case.model.spec, case.x)
     assert np.abs(runner.run(case.x) - want).max() > 100 * FLOAT_TOLERANCE
+
+
+@pytest.mark.parametrize("name", ESTIMATES)
+def test_an_estimate_is_labelled_and_not_below_what_the_multipliers_allow(name: str) -> None:
+    backend, model = usable(name), sample("last").model
+    steps = TIME_STEPS if name.endswith(":unrolled") else 1
+    shape = CallShape(1, steps, False)
+    estimate = backend.load(backend.build(model, shape), shape)
+    assert isinstance(estimate, CountingSession)
+    counted = estimate.counted()
+    assert counted.how == (
+        f"estimated by Vela {backend.version()}, {steps} step{'s' * (steps > 1)} a call"
+    )
+    # Products of a step of 6 inputs and 4 units; the name ends in how many a cycle can do.
+    macs = 4 * 4 * (6 + 4)
+    assert counted.per_step > macs / int(name.partition(":")[0].rpartition("-")[2])
+    assert counted.unit == "cycles"
+    assert model.program is not None
+    assert counted.flash_bytes is not None
+    assert counted.flash_bytes > model.program.weight_bytes()
+    with pytest.raises(EdgeLstmError, match="runs nothing"):
+        estimate.outputs(sample("last").int_x)
 
 
 PROVIDERS = [name for name in BACKENDS if name.startswith("onnxruntime:")]

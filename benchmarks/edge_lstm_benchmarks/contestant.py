@@ -88,6 +88,7 @@ class Contestant:
         self._loaded: dict[str, tuple[CallShape, bytes, Loaded]] = {}
         try:
             self.backend = open_backend(name)
+            self._estimates: str | None = getattr(self.backend, "estimates", None)
             most: int = getattr(self.backend, "most_sequences", len(case.row_lengths))
             is_part = most < len(case.row_lengths)
             if is_part:
@@ -142,6 +143,8 @@ class Contestant:
 
     def show_outputs(self) -> None:
         """Run all the data and judge the outputs."""
+        if self._estimates is not None:
+            return
         case, batch = self.case, self.case.scenario.batch_size
         x = case.x(self.backend)
         signal = case.model.output
@@ -164,28 +167,37 @@ class Contestant:
 
     def prepare_timing(self) -> None:
         """Load the session that is timed, with the rows that it goes through."""
-        case, batch = self.case, self.case.scenario.batch_size
-        data, loaded = self._load("timed", batch, case.common_length)
+        if self._estimates is not None:
+            steps = 1 if self._estimates == "step" else self.case.common_length
+            gives_sequence = self.case.model.output.kind == "sequence"
+            self._count(self._load_shape("all", CallShape(1, steps, gives_sequence)), steps)
+            return
+        stepwise, length = self.case.scenario.stepwise, self.case.common_length
+        steps = 1 if stepwise else length
+        if self._loaded["all"][2].counts:
+            self._count(self._loaded["all"][1:], steps)
+            return
+        self._describe(self._load("timed", self.case.scenario.batch_size, length), steps)
+        self._ask("prepare_timing", {"x": self._timed_x()}, session="timed", stepwise=stepwise)
+
+    def _describe(self, loaded: tuple[bytes, Loaded], steps: int) -> None:
+        """Keep what is known of a session before it is timed."""
+        data, told = loaded
         self.result = replace(
             self.result,
             size_bytes=len(data),
-            version=loaded.version,
-            ran_on=loaded.ran_on,
-            steps_per_call=1 if case.scenario.stepwise else case.common_length,
+            version=told.version,
+            ran_on=told.ran_on,
+            steps_per_call=steps,
         )
-        if loaded.warning is not None:
-            self._warn(loaded.warning)
-        if loaded.counts:
-            self._run("timed", self._timed_x())
-            counted = Counted(**self._ask("counted", session="timed")[0])
-            self.result, self._counts = replace(self.result, counted=counted), True
-            return
-        self._ask(
-            "prepare_timing",
-            {"x": self._timed_x()},
-            session="timed",
-            stepwise=case.scenario.stepwise,
-        )
+        if told.warning is not None:
+            self._warn(told.warning)
+
+    def _count(self, loaded: tuple[bytes, Loaded], steps: int) -> None:
+        """Ask a session that has no clock what a step costs."""
+        self._describe(loaded, steps)
+        counted = Counted(**self._ask("counted", session="all")[0])
+        self.result, self._counts = replace(self.result, counted=counted), True
 
     def start_cold(self) -> None:
         """Start fresh processes, load the model there and make one call.
@@ -305,8 +317,11 @@ class Contestant:
 
     def _load(self, session: str, batch_size: int, length: int) -> tuple[bytes, Loaded]:
         """Load a session, unless the one of that name will do; return the file and what it is."""
-        assert self.worker is not None
         shape = self.case.shape(batch_size, length)
+        return self._load_shape(session, shape)
+
+    def _load_shape(self, session: str, shape: CallShape) -> tuple[bytes, Loaded]:
+        assert self.worker is not None
         need = shape if self.backend.fixed_shape else replace(shape, time_steps=1)
         if session in self._loaded and self._loaded[session][0] == need:
             return self._loaded[session][1:]

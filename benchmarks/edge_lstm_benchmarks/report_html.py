@@ -170,6 +170,13 @@ def _results_table(ran: list[Document]) -> Iterator[str]:
             yield f'<p><span class="bad">warning</span> {escape(warning)}</p>'
 
 
+def _share_run(result: Document) -> str:
+    """Return how much of the data was run."""
+    if result["output_checksum"] is None:
+        return "none"
+    return "all" if result["sequences"] is None else f"first {result['sequences']:,} sequences"
+
+
 def _counted(rows: list[Document]) -> Iterator[str]:
     """Yield what has no clock: emulated devices, estimates."""
     if not rows:
@@ -190,7 +197,7 @@ def _counted(rows: list[Document]) -> Iterator[str]:
                 count_text(r["counted"]["ram_bytes"]),
                 escape(metric_text(r["accuracy"])[0]),
                 count_text((r["fidelity"] or {}).get("differing_bytes")),
-                "all" if r["sequences"] is None else f"first {r['sequences']:,} sequences",
+                _share_run(r),
             ]
             for r in rows
         ],

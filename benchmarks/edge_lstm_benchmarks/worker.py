@@ -157,6 +157,8 @@ class Server:
     ) -> tuple[dict[str, Any], dict[str, Array]]:
         """Return the outputs of all rows, each from the first state."""
         runner, shape = self._sessions[session]
+        if isinstance(runner, CountingSession):
+            return {}, {"y": runner.outputs(x)}
         batch = shape.batch_size
         # The last batch is filled up with its last row.
         rows = np.minimum(np.arange(-(-len(x) // batch) * batch), len(x) - 1)

@@ -27,7 +27,7 @@ class OnnxGraph(NamedTuple):
 def graph_bytes(model: BenchModel, shape: CallShape) -> bytes:
     """Return the ``.onnx`` for whole sequences, or for ``time_steps=1`` with state inputs.
 
-    A line of JSON stands before it, with the states: engines differ in what they tell of a file.
+    The states go beside it, as ``join`` puts them: engines differ in what they tell of a file.
     """
     from edge_lstm_converters.write_onnx import onnx_bytes, onnx_states
 
@@ -35,12 +35,18 @@ def graph_bytes(model: BenchModel, shape: CallShape) -> bytes:
         raise UnsupportedModel(f"{model.name}: has no floats; give the float model")
     stateful = shape.time_steps == 1
     states = onnx_states(model.spec) if stateful else {}
-    first = {name: v.tolist() if v.any() else len(v) for name, v in states.items()}
-    return json.dumps(first).encode() + b"\n" + onnx_bytes(model.spec, stateful=stateful)
+    first = {name: v.reshape(1, 1, -1) for name, v in states.items()}
+    return join(OnnxGraph(onnx_bytes(model.spec, stateful=stateful), first))
+
+
+def join(graph: OnnxGraph) -> bytes:
+    """Return a graph as bytes, the states in a line of JSON before it."""
+    first = {name: v.ravel().tolist() if v.any() else v.size for name, v in graph.first.items()}
+    return json.dumps(first).encode() + b"\n" + graph.data
 
 
 def parse_graph(data: bytes) -> OnnxGraph:
-    """Return what ``graph_bytes`` made."""
+    """Return what ``join`` made."""
     line, _, graph = data.partition(b"\n")
     held: dict[str, int | list[float]] = json.loads(line)
     first = {

@@ -27,6 +27,7 @@ from edge_lstm_benchmarks.backends.onnx_graph import (
     OnnxGraph,
     WholeSession,
     graph_bytes,
+    join,
     parse_graph,
     session_of,
 )
@@ -318,14 +319,14 @@ def _quantized(data: bytes) -> bytes:
     """Return what ``graph_bytes`` made with its weights in int8, by ONNX Runtime's quantizer."""
     from onnxruntime.quantization import quantize_dynamic
 
-    line, _, graph = data.partition(b"\n")
+    graph = parse_graph(data)
     with tempfile.TemporaryDirectory() as folder:
         plain, quantized = Path(folder) / "float.onnx", Path(folder) / "int8.onnx"
-        plain.write_bytes(graph)
+        plain.write_bytes(graph.data)
         before = logging.root.manager.disable
         logging.disable(logging.WARNING)  # it advises to optimize first, which ours needs not
         try:
             quantize_dynamic(plain, quantized)
         finally:
             logging.disable(before)
-        return line + b"\n" + quantized.read_bytes()
+        return join(graph._replace(data=quantized.read_bytes()))
