@@ -101,6 +101,38 @@ GRAPHS: dict[str, Callable[[Any, Any], Any]] = {
     "a GRU's steps beside its state": lambda layers, x: layers.GRU(
         3, return_sequences=True, return_state=True
     )(x)[0],
+    "steps beside the state of one layer": lambda layers, x: layers.Concatenate()(
+        [
+            layers.GlobalAveragePooling1D()(
+                (y := layers.GRU(3, return_sequences=True, return_state=True)(x))[0]
+            ),
+            y[1],
+        ]
+    ),
+    "the state where the output is it": lambda layers, x: layers.Add()(
+        layers.SimpleRNN(3, return_state=True)(x)
+    ),
+    "the final states of both directions": lambda layers, x: layers.Concatenate()(
+        layers.Bidirectional(layers.LSTM(2, return_sequences=True, return_state=True))(x)[1::2]
+    ),
+    "the final states of both directions multiplied": lambda layers, x: layers.Multiply()(
+        layers.Bidirectional(layers.GRU(2, return_state=True), merge_mode=None)(x)[2:]
+    ),
+    "the backward state alone": lambda layers, x: layers.Bidirectional(
+        layers.LSTM(2, return_state=True)
+    )(x)[3],
+    "the state of a layer that runs backward": lambda layers, x: layers.Concatenate()(
+        [
+            layers.GlobalMaxPooling1D()(
+                (
+                    y := layers.LSTM(
+                        3, return_sequences=True, return_state=True, go_backwards=True
+                    )(x)
+                )[0]
+            ),
+            y[1],
+        ]
+    ),
     "a cell in an RNN": lambda layers, x: layers.RNN(layers.GRUCell(3, reset_after=False))(x),
     "a stack of models": lambda layers, x: zoo.keras().Sequential(
         [layers.Dense(3), zoo.keras().Sequential([layers.LSTM(2), layers.BatchNormalization()])]
@@ -180,6 +212,22 @@ def test_max_pooling_behind_a_mask_is_taken_where_padding_repeats(tmp_path: Path
     spec = read_keras(zoo.save(model, tmp_path / "model.keras"))
     assert_computes_the_same(model, spec, 0)
     assert "mask_zero=True: give lengths" in spec.source["mask"]
+
+
+@needs_keras
+def test_final_states_behind_a_mask_are_those_of_the_last_valid_step(tmp_path: Path) -> None:
+    package, layers = zoo.keras(), zoo.keras().layers
+    entry = package.Input((zoo.TIME,), dtype="int32")
+    x = layers.Embedding(11, 3, mask_zero=True)(entry)
+    y, ahead, back = layers.Bidirectional(layers.GRU(4, return_sequences=True, return_state=True))(
+        x
+    )
+    top, state = layers.SimpleRNN(2, return_sequences=True, return_state=True)(y)
+    ends = [layers.GlobalAveragePooling1D()(top), state]
+    model = package.Model(entry, layers.Concatenate()([ahead, back, layers.Add()(ends)]))
+    zoo.randomize(model, np.random.default_rng(0))
+    model.masked = True
+    assert_computes_the_same(model, read_keras(zoo.save(model, tmp_path / "model.keras")), 0)
 
 
 @needs_keras

@@ -122,7 +122,7 @@ def test_reader_refuses_by_rule(rule: str, tmp_path: Path) -> None:
 
 
 # Of what only functional models do: tested on one below.
-OF_STATES = {"no_cell_state_output", "no_state_of_both_directions", "takes_steps"}
+OF_STATES = {"no_cell_state_output", "takes_steps"}
 
 
 def test_every_rule_is_broken_once() -> None:
@@ -237,15 +237,15 @@ FUNCTIONAL: dict[str, tuple[Callable[[dict[str, Any]], None], str]] = {
         calling("residual", [[["inner", 1, 0, {}], ["join", 0, 0, {}]]]),
         "nested too deep",
     ),
-    "a state of both directions": (
+    "a cell state of two directions": (
         lambda c: (
             layer_of(c, "ahead").update(class_name="Bidirectional"),
             layer_of(c, "ahead")["config"].update(
                 layer={"class_name": "LSTM", "config": {"name": "one"}}
             ),
-            calling("join", [[["ahead", 0, 1, {}], ["back", 0, 0, {}]]])(c),
+            calling("join", [[["ahead", 0, 2, {}], ["back", 0, 0, {}]]])(c),
         )[0],
-        "its output 1, a state, is used; The states that Bidirectional adds",
+        "its output 2, a state, is used; Of what return_state=True adds, only the hidden state",
     ),
     "features taken": (
         lambda c: (

@@ -9,12 +9,14 @@ from pathlib import Path
 from typing import Any
 
 from edge_lstm.errors import ModelError, UnreadableModel, UnsupportedModel
-from edge_lstm_converters.keras_archive import Half, KerasLayer
+from edge_lstm_converters.keras_archive import IN_A_CELL, Half, KerasLayer
 
 MODELS = ("Sequential", "Functional", "Model")
 CELLS = {"LSTMCell": "LSTM", "GRUCell": "GRU", "SimpleRNNCell": "SimpleRNN"}
 # How a merging layer joins, as a Bidirectional's merge_mode says it.
 JOINS = {"Concatenate": "concat", "Add": "sum", "Multiply": "mul", "Average": "ave"}
+LAST_STEP = "LastStep"
+"""Stands for a class: of a sequence, its last step."""
 MOST_LAYERS = 10_000
 MOST_DEPTH = 20
 
@@ -241,12 +243,41 @@ class _Reader:
                 return []
             if tensor not in memo:
                 sources = graph.sources(tensor.layer)
-                if len(sources) == 1:
+                state = hidden_state(tensor) if tensor.output else None
+                if state is not None:
+                    memo[tensor] = state
+                elif len(sources) == 1:
                     steps = steps_of(tensor.layer, tensor.output)
                     memo[tensor] = [*chain(sources[0]), *((tensor, step) for step in steps)]
                 else:
                     memo[tensor] = joined(tensor, sources)
             return memo[tensor]
+
+        def hidden_state(tensor: _Tensor) -> list[tuple[_Tensor, Step]] | None:
+            """Return the layers that give what return_state=True adds; None: it is no h."""
+            (layer, *more) = steps_of(tensor.layer, 0)
+            if more or not isinstance(layer, KerasLayer):
+                return None
+            if layer.class_name in IN_A_CELL and tensor.output == 1:
+                steps = _Tensor(tensor.layer, 0)
+                if not layer.get("return_sequences", False):
+                    return chain(steps)
+                if steps in graph.read:
+                    last = KerasLayer(LAST_STEP, f"{layer.name}_state", {}, layer.where)
+                    return [*chain(steps), (tensor, last)]
+                half = replace(layer, config={**layer.config, "return_sequences": False})
+            elif layer.class_name == "Bidirectional":
+                outputs = 2 if layer.config.get("merge_mode", "concat") is None else 1
+                states = 2 if layer.branches[0].class_name == "LSTM" else 1
+                side, cell = divmod(tensor.output - outputs, states)
+                if cell or side not in (0, 1):
+                    return None
+                half = layer.branches[side]
+                config = {**half.config, "return_sequences": False}
+                half = replace(half, name=f"{layer.name}_{half.half}_state", config=config)
+            else:
+                return None
+            return [*chain(graph.sources(tensor.layer)[0]), (tensor, half)]
 
         def joined(tensor: _Tensor, sources: list[_Tensor]) -> list[tuple[_Tensor, Step]]:
             (step,) = steps_of(tensor.layer, tensor.output)
@@ -286,6 +317,8 @@ class _Graph:
         self.entries = {_name(entry): entry for entry in config["layers"]}
         self.input = self._only(config["input_layers"], "input")
         self.output = self._only(config["output_layers"], "output")
+        nodes = [n for e in self.entries.values() for n in e.get("inbound_nodes") or []]
+        self.read = {self.output, *(tensor for node in nodes for tensor in _node(node)[0])}
 
     def _only(self, value: Any, what: str) -> _Tensor:
         found = _endpoints(value)

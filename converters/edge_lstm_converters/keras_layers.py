@@ -36,7 +36,7 @@ from edge_lstm.errors import UnsupportedModel
 from edge_lstm.spec import Layer, Signal
 from edge_lstm_converters.float_weights import layer_name
 from edge_lstm_converters.keras_archive import IN_A_CELL, KerasFile, KerasLayer
-from edge_lstm_converters.keras_graph import Join, Step
+from edge_lstm_converters.keras_graph import LAST_STEP, Join, Step
 from edge_lstm_converters.keras_recurrent import function, function_name, recurrent_cell
 from edge_lstm_converters.rules import check
 from edge_lstm_converters.rules_keras import COMMON, RULES, Fed
@@ -89,6 +89,9 @@ class Chain:
         """Append one Keras layer, or branches that are joined."""
         if isinstance(step, Join):
             _add_join(self, step)
+            return
+        if step.class_name == LAST_STEP:
+            self.add(LastStep(self.name(step)))
             return
         if step.class_name not in RULES:
             raise _unknown(step)
@@ -163,7 +166,7 @@ def _pair(join: Join) -> tuple[KerasLayer, KerasLayer] | None:
     if isinstance(first, Join) or isinstance(second, Join) or first.class_name not in IN_A_CELL:
         return None
     turned = [layer.get("go_backwards", False) for layer in (first, second)]
-    every = [layer.get("return_sequences", False) and not layer.output for layer in (first, second)]
+    every = [layer.get("return_sequences", False) for layer in (first, second)]
     alike = first.class_name == second.class_name
     return (first, second) if alike and turned == [False, True] and not any(every) else None
 
@@ -172,7 +175,7 @@ def _add_recurrent(chain: Chain, layer: KerasLayer) -> None:
     name = chain.name(layer)
     cell = recurrent_cell(chain.file, layer, name)
     _note_state(chain, layer)
-    every = layer.get("return_sequences", False) and layer.output == 0
+    every = layer.get("return_sequences", False)
     if layer.get("go_backwards", False):
         chain.add(Backward(name, cell))
         chain.repeats = False

@@ -41,7 +41,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from edge_lstm.cells import LastStep
 from edge_lstm.errors import UnsupportedModel, UsageError
 from edge_lstm.spec import ModelSpec, Signal, identifier
 from edge_lstm_converters.keras_archive import (
@@ -51,7 +50,7 @@ from edge_lstm_converters.keras_archive import (
     KerasFile,
     KerasLayer,
 )
-from edge_lstm_converters.keras_graph import snake_case
+from edge_lstm_converters.keras_graph import LAST_STEP, snake_case
 from edge_lstm_converters.keras_layers import Chain
 from edge_lstm_converters.keras_recurrent import ACCEPTED
 from edge_lstm_converters.layer_config import Key, LayerConfig, read_config
@@ -136,10 +135,7 @@ def read_weights(file: KerasFile, layers: Path | None, name: str | None) -> Mode
     signal = _first_signal(file, first)
     chain = Chain(file, signal, config.time_steps, [])
     for keras_layer in keras_layers:
-        if keras_layer.class_name == "LastStep":
-            chain.add(LastStep(chain.name(keras_layer)))
-        else:
-            chain.step(keras_layer)
+        chain.step(keras_layer)
     return ModelSpec(
         name=name or config.name or identifier(file.path.stem),
         input=signal,
@@ -172,7 +168,7 @@ def _keras_layer(
     kind = layer["type"]
     where = f"{file.path}: layer {number} ({kind})"
     if kind == "last_step":
-        return KerasLayer("LastStep", kind, {}, where)
+        return KerasLayer(LAST_STEP, kind, {}, where)
     arguments = {key: value for key, value in layer.items() if key != "type"}
     if kind == "activation":
         arguments["activation"] = arguments.pop("kind")

@@ -55,12 +55,6 @@ def no_cell_state_output(fed: Fed) -> str | None:
     return f"its output {output}, a state, is used" if output > 1 else None
 
 
-def no_state_of_both_directions(fed: Fed) -> str | None:
-    """The states that Bidirectional adds with return_state=True must not be used."""
-    output = fed.layer.output
-    return f"its output {output}, a state, is used" if output > 0 else None
-
-
 def directions_apart(fed: Fed) -> str | None:
     """In Bidirectional, the forward layer must run forward and the backward layer backward."""
     forward, backward = fed.layer.branches
@@ -201,7 +195,7 @@ RULES: dict[str, tuple[Rule, ...]] = {
         directions_alike,
         directions_apart,
         merged_directions,
-        no_state_of_both_directions,
+        no_cell_state_output,
     ),
     "TimeDistributed": (is_fed_a_sequence, of_one_step),
     "Embedding": (is_fed_tokens,),
