@@ -187,6 +187,31 @@ def test_a_pt2_runs_in_torch_s_operators(
     run_here(tmp_path / "m.pt2", spec_of(tmp_path / "m.pt2"), check_torch)
 
 
+@pytest.mark.parametrize("whole", [True, False], ids=["from end to end", "inside"])
+def test_onnxruntime_in_16_bits_is_no_measure(whole: bool, tmp_path: Path) -> None:
+    needs("onnxruntime")
+    needs("onnx")
+    from edge_lstm_converters import check_onnx
+    from onnx_graphs import graph_file, small_lstm
+
+    halves = {name: values.astype(np.float16) for name, values in small_lstm().items()}
+    lstm = "LSTM <hidden_size = 2> (h, W, R, B)"
+    nodes = f"h = Identity (x) y = {lstm}"
+    if not whole:
+        nodes = f"h = Cast <to = 10> (x) g = {lstm} y = Cast <to = 1> (g)"
+    kind = "float16" if whole else "float"
+    path = graph_file(
+        tmp_path / "m.onnx",
+        nodes,
+        halves,
+        inputs=f"{kind}[time, batch, 3] x",
+        outputs=f"{kind}[time, 1, batch, 2] y",
+    )
+    spec = spec_of(path)
+    with pytest.raises(ValueError, match="computes in 16 bits"):
+        check_onnx.open_model(path, {"source": spec.source})
+
+
 @pytest.mark.filterwarnings("ignore:.*were assigned during export")  # of torch's own weights
 def test_a_module_in_memory_is_run_beside_what_was_read(monkeypatch: pytest.MonkeyPatch) -> None:
     torch = pytest.importorskip("torch", reason="PyTorch not found: pip install torch")

@@ -36,12 +36,23 @@ def _model(path: Path, source: Mapping[str, Any]) -> str | bytes:
     return bytes(cut_for(source, onnx.load(path)).SerializeToString())
 
 
+def _in_16_bits(graph: Any) -> bool:
+    """Return whether values, not weights alone, are of 16 bits: far from what was read."""
+    halves = (10, 16)  # TensorProto.FLOAT16, BFLOAT16
+    fed = any(port.type.tensor_type.elem_type in halves for port in graph.input)
+    casts = (a.i for node in graph.node if node.op_type == "Cast" for a in node.attribute)
+    return fed or any(to in halves for to in casts)
+
+
 class OnnxRunner:
     """A session; states that the file wants are fed, zeros or what its metadata say."""
 
     def __init__(self, path: Path, job: Mapping[str, Any]) -> None:
+        import onnx
         import onnxruntime
 
+        if _in_16_bits(onnx.load(path, load_external_data=False).graph):
+            raise ValueError("computes in 16 bits")
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 4
         options.intra_op_num_threads = options.inter_op_num_threads = 1
