@@ -351,11 +351,12 @@ def keras_models() -> dict[str, Callable[[Any], Any]]:
             k.layers.Flatten(),
             k.layers.Dense(2),
         ],
+        "reshaped": lambda k: [k.Input((12,)), k.layers.Reshape((-1, 3)), k.layers.LSTM(4)],
     }
 
 
 @pytest.mark.parametrize(
-    "name", ["masked tokens", "stateful, two rows a call", "convolution, joined"]
+    "name", ["masked tokens", "stateful, two rows a call", "convolution, joined", "reshaped"]
 )
 @pytest.mark.parametrize("suffix", [".keras", ".h5"])
 @pytest.mark.filterwarnings("ignore")  # Keras's of its own old formats

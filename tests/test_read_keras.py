@@ -195,6 +195,24 @@ def test_what_normalizes_the_input_is_a_scale(name: str, suffix: str, tmp_path: 
 
 
 @needs_keras
+@pytest.mark.parametrize("suffix", [".keras", ".h5"])
+@pytest.mark.parametrize(
+    ("fed", "target"), [((12,), (-1, 2)), ((6, 2, 1), (6, 2)), ((3, 4), (6, 2)), ((5,), (5, 1))]
+)
+def test_a_model_that_starts_with_a_reshape_is_fed_what_it_makes(
+    fed: tuple[int, ...], target: tuple[int, int], suffix: str, tmp_path: Path
+) -> None:
+    package, layers = zoo.keras(), zoo.keras().layers
+    model = package.Sequential([package.Input(fed), layers.Reshape(target), layers.GRU(3)])
+    zoo.randomize(model, np.random.default_rng(0))
+    spec = read_keras(zoo.save(model, tmp_path / f"model{suffix}"))
+    x = np.random.default_rng(0).standard_normal((4, *fed)).astype(np.float32)
+    assert_close(float_reference.run(spec, x.reshape(4, *target)), zoo.answer(model, x))
+    assert (spec.time_steps, spec.input.size) == x.reshape(4, *target).shape[1:]
+    assert f"of the {list(fed)} that Keras is fed" in spec.source["reshaped"]
+
+
+@needs_keras
 def test_max_pooling_behind_a_mask_is_taken_where_padding_repeats(tmp_path: Path) -> None:
     package, layers = zoo.keras(), zoo.keras().layers
     with warnings.catch_warnings():

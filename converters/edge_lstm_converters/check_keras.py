@@ -62,6 +62,10 @@ class KerasRunner:
         shape = self.model.input_shape
         shape = shape[0] if isinstance(shape[0], tuple | list) else shape
         self.rows, self.time_steps = shape[0], shape[1]
+        # What the model's first Reshape makes is undone.
+        self.shape = shape[1:] if "reshaped" in job["source"] else None
+        if self.shape is not None:
+            self.time_steps = None
 
     def run(self, x: Array) -> Array:
         """Return [rows, time, features] or [rows, features]."""
@@ -69,6 +73,7 @@ class KerasRunner:
             if getattr(layer, "stateful", False):
                 layer.reset_states()
         dtype = np.int32 if np.issubdtype(x.dtype, np.integer) else np.float32
+        x = x if self.shape is None else x.reshape(len(x), *self.shape)
         y = self.model(x.astype(dtype), training=False)
         y = y[0] if isinstance(y, list | tuple) and len(y) == 1 else y
         values = np.asarray(self.keras.ops.convert_to_numpy(y))

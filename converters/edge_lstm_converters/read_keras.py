@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 from edge_lstm.errors import UnsupportedModel, UsageError
@@ -45,8 +46,10 @@ def read_keras(path: Path, layers: Path | None = None, name: str | None = None) 
 
 
 def _model(file: KerasFile, architecture: Architecture, name: str) -> ModelSpec:
+    architecture, reshaped = _without_first_reshape(architecture)
     signal, time_steps = _input(file.path, architecture)
     chain = Chain(file, signal, time_steps, [])
+    chain.notes.update(reshaped)
     for step in architecture.steps:
         chain.step(step)
     version = "" if file.version is None else " {}.{}".format(*file.version)
@@ -57,6 +60,23 @@ def _model(file: KerasFile, architecture: Architecture, name: str) -> ModelSpec:
         time_steps=time_steps,
         source={"format": f"keras{version}", **chain.notes},
     )
+
+
+def _without_first_reshape(architecture: Architecture) -> tuple[Architecture, dict[str, str]]:
+    """Return a model that is fed what its first Reshape makes, and a note of that."""
+    shape, steps = architecture.shape, architecture.steps
+    first = steps[0] if steps else None
+    if not isinstance(first, KerasLayer) or first.class_name != "Reshape" or shape is None:
+        return architecture, {}
+    sizes = [n for n in shape if n is not None]
+    target = [n for n in first.get("target_shape", []) if type(n) is int]
+    rest = math.prod(sizes) // max(math.prod(n for n in target if n != -1), 1)
+    made = [rest if n == -1 else n for n in target]
+    whole = len(sizes) == len(shape) and math.prod(made) == math.prod(sizes)
+    if not whole or len(made) != 2 or min(made) < 1 or made == sizes:
+        return architecture, {}
+    note = f"layer {first.name!r} makes {made} of the {sizes} that Keras is fed; feed {made} here"
+    return Architecture(tuple(made), steps[1:]), {"reshaped": note}
 
 
 def _input(path: Path, architecture: Architecture) -> tuple[Signal, int | None]:
