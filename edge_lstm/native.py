@@ -9,8 +9,8 @@ from __future__ import annotations
 import ctypes
 import json
 import weakref
-from collections.abc import Mapping
-from importlib.machinery import ExtensionFileLoader
+from collections.abc import Callable, Mapping
+from importlib.machinery import EXTENSION_SUFFIXES, ExtensionFileLoader
 from importlib.util import module_from_spec, spec_from_loader
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,8 @@ from edge_lstm.program import Program
 from edge_lstm.runtime import Session
 
 FORMAT = "edge-lstm.native/1"
+STEPPER = "el_call"
+"""Name of the extension module, which a native package has for one version of Python."""
 RELEASE_BYTES = 1 << 17
 """Weights from which on a step lets other threads run: it takes more than a microsecond."""
 
@@ -105,8 +107,10 @@ class NativeSession(Session):
         self._inner = program.tensors[
             program.output if self._leaves is None else self._leaves.inputs[0]
         ]
-        if stepper is not None and self._steps_by_buffer():
-            self.__dict__["step"] = self._make_stepper(stepper)
+        if self._steps_by_buffer():
+            # In the instance; whoever holds the step holds the session by it.
+            made = self._ctypes_step() if stepper is None else self._make_stepper(stepper)
+            self.__dict__["step"] = made
 
     def _new(self, streams: int, level: int | None) -> int:
         session = self._calls.el_new(streams, -1 if level is None else level)
@@ -131,9 +135,25 @@ class NativeSession(Session):
             program.input_tensor.signal.size,
             np.dtype(program.input_tensor.dtype).char,
             _Empty(shape, dtype),
-            _Later(self),
+            self._checked_step,
             program.weight_bytes() > RELEASE_BYTES,
         )
+
+    def _ctypes_step(self) -> Callable[[Array], Array]:
+        """Return the step through ctypes, without a look at what is seen to be right."""
+        tensor, call, session = self.program.input_tensor, self._calls.el_step, self._session
+        shape, dtype = (self.batch_size, tensor.signal.size), np.dtype(tensor.dtype)
+        y = np.empty((self.batch_size, self._inner.signal.size), self._inner.dtype)
+        handle, where, checked = ctypes.c_void_p(session), _address(y), self._checked_step
+
+        def step(x: Array) -> Array:
+            if type(x) is not np.ndarray or x.shape != shape or x.dtype != dtype:
+                return checked(x)
+            if call(handle, x.tobytes(), where):
+                raise MemoryError("one step")
+            return y.copy()
+
+        return step
 
     def reset(self) -> None:
         """Set every state to its first value."""
@@ -231,6 +251,11 @@ class NativeSession(Session):
         return y
 
 
+def _address(array: Array) -> ctypes.c_void_p:
+    """Return where an array begins; it must outlive the answer."""
+    return ctypes.c_void_p(array.ctypes.data)
+
+
 class _Empty:
     """Makes new arrays; a bound method would hold its session."""
 
@@ -241,23 +266,11 @@ class _Empty:
         return np.empty(self.shape, self.dtype)
 
 
-class _Later:
-    """Calls a session's checked step, without keeping the session alive."""
-
-    def __init__(self, session: NativeSession) -> None:
-        self.session = weakref.ref(session)
-
-    def __call__(self, x: Array) -> Array:
-        session = self.session()
-        assert session is not None  # whoever calls it holds the session
-        return session._checked_step(x)
-
-
 def load_stepper(path: Path | str) -> Any:
     """Return the type ``Stepper`` of the extension module at ``path``, or None if it fails."""
     try:
-        loader = ExtensionFileLoader("el_call", str(path))
-        spec = spec_from_loader("el_call", loader)
+        loader = ExtensionFileLoader(STEPPER, str(path))
+        spec = spec_from_loader(STEPPER, loader)
         assert spec is not None
         module = module_from_spec(spec)
         loader.exec_module(module)
@@ -275,7 +288,9 @@ def compiled(
 ) -> NativeSession:
     """Return a session of a library that is there, or is built now; see ``Program.compile``."""
     if library is not None:
-        return NativeSession(program, NativeLibrary(library), batch_size, level)
+        beside = Path(library).with_name(STEPPER + EXTENSION_SUFFIXES[0])
+        stepper = load_stepper(beside) if beside.exists() else None
+        return NativeSession(program, NativeLibrary(library), batch_size, level, stepper)
     # Upward, inside a function: a device that has its library needs no converters.
     from edge_lstm_converters import native_build
 

@@ -283,6 +283,22 @@ def test_a_session_that_nobody_holds_is_freed() -> None:
     assert gone() is None
 
 
+@pytest.mark.parametrize("door", ["el_call", "ctypes"])
+def test_a_step_holds_its_session(door: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    if door == "ctypes":
+        monkeypatch.setattr(native_build, "build_call_module", lambda: None)
+    program = CASES["one"]
+    x = inputs_of(np.random.default_rng(6), program.input_tensor.signal, "int8", 1, 3)
+    step, numpy = program.compile().step, program.session()
+    gc.collect()
+    others = [program.compile() for _ in range(3)]  # take the memory if it is free
+    for t in range(3):
+        np.testing.assert_array_equal(step(x[:, t]), numpy.step(x[:, t]))
+    real = x[:, 0].astype(np.float32)
+    np.testing.assert_array_equal(step(real), numpy.step(real))
+    assert len(others) == 3
+
+
 def test_streams_on_threads_do_not_disturb_each_other() -> None:
     program = CASES["wider than a block"]
     x = inputs_of(np.random.default_rng(7), program.input_tensor.signal, "int8", 1, 400)
@@ -375,7 +391,6 @@ def test_without_the_extension_module_ctypes_is_the_door(
     monkeypatch.setattr(native_build, "build_call_module", lambda: None)
     program = CASES["one"]
     session, numpy = program.compile(), program.session()
-    assert "step" not in vars(session)
     x = inputs_of(np.random.default_rng(9), program.input_tensor.signal, "int8", 1, 4)
     for t in range(4):
         np.testing.assert_array_equal(session.step(x[:, t]), numpy.step(x[:, t]))

@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
+from importlib.machinery import EXTENSION_SUFFIXES
 from pathlib import Path
 from types import ModuleType
 
@@ -18,6 +19,7 @@ import edge_lstm
 from edge_lstm.arrays import Array
 from edge_lstm.program import Program
 from edge_lstm_benchmarks.results import sample_model
+from edge_lstm_converters import native_build
 from edge_lstm_converters.write_native import write_native
 
 pytestmark = pytest.mark.skipif(shutil.which("gcc") is None, reason="no gcc; apt-get install gcc")
@@ -67,9 +69,11 @@ def imported(path: Path) -> ModuleType:
 def test_package_holds_what_a_device_needs(package: Path) -> None:
     assert package.name == "weather_native"
     suffix = {"win32": ".dll", "darwin": ".dylib"}.get(sys.platform, ".so")
-    assert {path.name for path in package.iterdir()} == {
-        f"libweather{suffix}", "weather.c", "weather.elstm", "weather.py",
-    }  # fmt: skip
+    door = {f"el_call{EXTENSION_SUFFIXES[0]}"}
+    expected = {f"libweather{suffix}", "weather.c", "weather.elstm", "weather.py"}
+    found = {path.name for path in package.iterdir()}
+    assert found - door == expected
+    assert found - expected == (door if native_build.build_call_module() else set())
 
 
 def test_module_runs_without_numpy(package: Path, weather: tuple[Program, Array]) -> None:
@@ -106,6 +110,7 @@ def test_session_takes_the_library_without_a_compiler(
     (library,) = package.glob("libweather*")
     session = program.compile(library=library)
     np.testing.assert_array_equal(session.run(weather[1]), weather[0].predict(weather[1]))
+    assert "step" in vars(session)
 
 
 def test_module_refuses_what_does_not_fit(package: Path) -> None:

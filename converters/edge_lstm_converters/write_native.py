@@ -1,11 +1,13 @@
 """Program -> a folder ``NAME_native``: a shared library for this machine, and doors to it.
 
-With NumPy: ``edge_lstm.load("NAME.elstm").compile(library="libNAME.so")``. Without: ``NAME.py``,
-which needs Python alone. Neither needs a compiler.
+With NumPy: ``edge_lstm.load("NAME.elstm").compile(library="libNAME.so")``, and ``el_call`` makes
+its calls short in the version of Python that built it. Without: ``NAME.py``, which needs Python
+alone. Neither needs a compiler.
 """
 
 from __future__ import annotations
 
+from importlib.machinery import EXTENSION_SUFFIXES
 from importlib.resources import files
 from pathlib import Path
 
@@ -15,11 +17,12 @@ import edge_lstm
 from edge_lstm.cells import QuantizeOp
 from edge_lstm.errors import UsageError
 from edge_lstm.files import make_folder, write_atomically
+from edge_lstm.native import STEPPER
 from edge_lstm.program import Program
 from edge_lstm.program_file import program_bytes
 from edge_lstm_converters.c_source import integer_part
 from edge_lstm_converters.host_source import host_source
-from edge_lstm_converters.native_build import build_library
+from edge_lstm_converters.native_build import build_call_module, build_library
 
 ROUNDINGS = {"litert": "even", "tflite-runtime": "double"}
 """How a QUANTIZE rounds, where that is not in float32 and ties away from zero."""
@@ -53,6 +56,8 @@ def write_native(program: Program, folder: Path, max_steps: int | None = None) -
         f"{program.name}.elstm": program_bytes(program),
         f"{program.name}.py": module_text(program, f"lib{library.name}").encode(),
     }
+    if (module := build_call_module()) is not None:
+        contents[f"{STEPPER}{EXTENSION_SUFFIXES[0]}"] = module.read_bytes()
     for name, data in contents.items():
         write_atomically(package / name, data)
     return package

@@ -12,9 +12,10 @@ import edge_lstm
 from edge_lstm.arrays import Array
 from edge_lstm.backend import BenchModel, CallShape, Precision, Session
 from edge_lstm.errors import MissingTool
+from edge_lstm.native import NativeLibrary, NativeSession, load_stepper
 from edge_lstm.program import Program, check_profile
 from edge_lstm.program_file import program_bytes, program_from_bytes
-from edge_lstm_converters.native_build import build_library, compiler
+from edge_lstm_converters.native_build import build_call_module, build_library, compiler
 from edge_lstm_converters.write_native import module_text
 
 
@@ -62,8 +63,9 @@ class CHost:
             return program.compile(
                 shape.batch_size, max_steps=_most(program, shape), level=self.level
             )
-        library = self.library(program, shape)
-        return program.compile(shape.batch_size, library=library, level=self.level)
+        library, module = NativeLibrary(self.library(program, shape)), build_call_module()
+        stepper = None if module is None else load_stepper(module)
+        return NativeSession(program, library, shape.batch_size, self.level, stepper)
 
 
 def _most(program: Program, shape: CallShape) -> int | None:

@@ -12,6 +12,8 @@
 #define EL_EXPORT __attribute__((visibility("default")))
 #endif
 #define EL_LINE __attribute__((aligned(64)))
+/* A host has a libc for the compiler to call. */
+#define EL_LOOP (void)0
 
 #if defined(__x86_64__) && !defined(EL_PORTABLE)
 #define EL_X86
