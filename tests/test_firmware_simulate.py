@@ -150,6 +150,16 @@ def test_no_byte_differs(tmp_path: Path, profile: str, kind: str, core: str) -> 
     assert found.selftest_passed
 
 
+@pytest.mark.parametrize("core", CORES)
+def test_no_byte_differs_where_built_for_size(tmp_path: Path, core: str) -> None:
+    try:
+        found = count(write_c(_streaming("edge"), tmp_path), core, opt="-Os")
+    except MissingTool as missing:
+        pytest.skip(str(missing))
+    assert found.differing_bytes == 0
+    assert found.selftest_passed
+
+
 def test_json_has_every_field_for_every_device(simulate: Simulate, hand: Path) -> None:
     names = ["nrf52840", "rp2040", "esp32-c3", "cortex-m7", "corstone-300"]
     devices = of(simulate(hand, "--device", ",".join(names), "--json"))

@@ -17,12 +17,28 @@
 /* "shifted" where shift is not 0, else "plain" */
 #define EL_IF(shift, shifted, plain) ".if " shift "\n" shifted "\n.else\n" plain "\n.endif\n"
 
-/* count values of int8 from r2 to r0, shifted; so many at a time */
+/* EL_AT_A_TIME: values that are widened at a time. el_block: columns summed at a time; for size
+ * so many that few are left over, which stand in front of the loop. */
 #if defined(__OPTIMIZE_SIZE__)
 #define EL_AT_A_TIME "1"
+#define EL_BLOCK(columns) \
+    ".set el_block, 12\n" \
+    ".if " columns " %% 12\n" \
+    ".set el_block, 8\n" \
+    ".if " columns " %% 8\n" \
+    ".set el_block, 4\n" \
+    ".endif\n" \
+    ".endif\n"
 #else
 #define EL_AT_A_TIME "4"
+#define EL_BLOCK(columns) ".set el_block, 12\n"
 #endif
+#define EL_BLOCK_OF_COLUMNS \
+    ".if el_block - 12\n" \
+    ".rept el_block / 2\n" EL_TWO_COLUMNS ".endr\n" \
+    ".else\n" EL_TWELVE_COLUMNS ".endif\n"
+
+/* count values of int8 from r2 to r0, shifted */
 #define EL_WIDEN_ONE(shift) \
     "ldrsb r4, [r2], #1\n" \
     EL_IF(shift, "lsl r4, r4, #" shift, "") \
@@ -67,12 +83,13 @@
     "movw lr, #(" units " - 1)\n" \
     "1:\n" \
     "ldmia r1!, {r8-r11}\n" \
-    ".rept (" columns " %% 12) / 2\n" EL_TWO_COLUMNS ".endr\n" \
-    ".rept (" columns " / 12) %% " unroll "\n" EL_TWELVE_COLUMNS ".endr\n" \
-    ".if (" columns " / 12) / " unroll "\n" \
+    EL_BLOCK(columns) \
+    ".rept (" columns " %% el_block) / 2\n" EL_TWO_COLUMNS ".endr\n" \
+    ".rept (" columns " / el_block) %% " unroll "\n" EL_BLOCK_OF_COLUMNS ".endr\n" \
+    ".if (" columns " / el_block) / " unroll "\n" \
     "2:\n" \
-    ".rept " unroll "\n" EL_TWELVE_COLUMNS ".endr\n" \
-    ".if (" columns " / 12) / " unroll " > 1\n" \
+    ".rept " unroll "\n" EL_BLOCK_OF_COLUMNS ".endr\n" \
+    ".if (" columns " / el_block) / " unroll " > 1\n" \
     "ldr r2, [sp, #4]\n" \
     EL_IF("%c2", "movw r3, #%c2\nsubs r2, r2, r3", "") \
     "cmp r0, r2\n" \
