@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol
 
 import numpy as np
 
-from edge_lstm.arrays import F32, I64, Array
+from edge_lstm.arrays import F32, F64, I64, Array
 from edge_lstm.errors import CalibrationError, UsageError
 from edge_lstm.fixed_point import saturate
 from edge_lstm.spec import Layer, Signal
@@ -47,10 +47,20 @@ def check_profile(profile: str) -> Profile:
 
 @dataclass(frozen=True)
 class Range:
-    """The least and the greatest value that calibration saw."""
+    """The least and the greatest value that calibration saw.
+
+    Args:
+        low: the least.
+        high: the greatest.
+        moments: of the values of one row, followed by 1, the mean products of each two,
+            [size + 1, size + 1]: the last column is their means. None: not known.
+        sample: of the model's input, a few sequences [sequences, time, size]; None elsewhere.
+    """
 
     low: float
     high: float
+    moments: F64 | None = field(default=None, compare=False, repr=False)
+    sample: F64 | None = field(default=None, compare=False, repr=False)
 
     def union(self, other: Range) -> Range:
         """Return the range that holds both."""

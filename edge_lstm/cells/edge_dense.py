@@ -10,6 +10,7 @@ import numpy as np
 
 from edge_lstm.arrays import I8, I16, I32, I64, Array
 from edge_lstm.cells.dense import Dense
+from edge_lstm.cells.edge_columns import columns_of
 from edge_lstm.cells.edge_rows import Rows, accumulate, quantize_rows
 from edge_lstm.fixed_point import saturate
 from edge_lstm.program import Kernel, Op, Program, ProgramBuilder, StatelessKernel
@@ -66,12 +67,10 @@ def quantize_edge_dense(layer: Dense, builder: ProgramBuilder, source: int) -> i
     output = builder.activation(f"{layer.name}.output", layer.output_signal(value.signal))
     tensor = builder.tensors[output]
     weights = layer.weights.astype(np.float64)
-    inputs = weights.shape[1]
     rows = quantize_rows(
         weights,
-        layer.bias - weights.sum(axis=1) * value.scale * value.zero_point,
-        np.full(inputs, value.scale),
-        np.full(inputs, 128.0 if value.dtype == "int8" else 32768.0),
+        layer.bias.astype(np.float64),
+        columns_of(builder, value),
         np.full(len(weights), 1 / tensor.scale),
         tensor.zero_point,
         f"layer {layer.name!r}",

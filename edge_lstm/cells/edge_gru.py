@@ -13,19 +13,17 @@ from typing import ClassVar
 
 import numpy as np
 
-from edge_lstm.arrays import F64, I8, I16, I32, I64, Array
+from edge_lstm.arrays import I8, I16, I32, I64, Array
 from edge_lstm.cells.edge_lstm import (
     EdgeRecurrentOp,
-    activation_shifts,
+    RecurrentRows,
     hidden_tensor,
-    recurrent_units,
     row_fields,
 )
 from edge_lstm.cells.edge_rows import (
     ARGUMENT_ONE,
     Rows,
     accumulate,
-    quantize_rows,
     sigmoid_of,
     tanh_of,
 )
@@ -34,7 +32,7 @@ from edge_lstm.cells.gru import Gru
 from edge_lstm.cells.rnn import Rnn
 from edge_lstm.errors import UnsupportedModel
 from edge_lstm.fixed_point import saturate, saturate_s8, saturate_s16
-from edge_lstm.program import Kernel, Program, ProgramBuilder, Tensor
+from edge_lstm.program import Kernel, Program, ProgramBuilder
 
 CANDIDATE_ONE = 2.0**12
 """Steps of the candidate's two halves in 1.0: Q3.12."""
@@ -210,42 +208,6 @@ def _first_hidden(initial: Array | None, size: int) -> I16:
     return saturate(np.rint(values * 2.0**15), -32768, 32767).astype(np.int16)
 
 
-class _Columns:
-    """The activations that a layer's rows multiply: units, reach and the input's zero point."""
-
-    def __init__(self, source: Tensor, input_weights: F64, recurrent_weights: F64) -> None:
-        self.source, self.features = source, input_weights.shape[1]
-        self.shifts = activation_shifts(source, input_weights, recurrent_weights)
-        hidden = recurrent_weights.shape[1]
-        self.units, self.reach = recurrent_units(source, hidden, *self.shifts)
-
-    def rows(
-        self,
-        weights: F64,
-        bias: Array,
-        columns: slice,
-        gain: float,
-        where: str,
-        *,
-        paired: bool = False,
-    ) -> Rows:
-        """Quantize rows over some of the columns."""
-        folded = bias.astype(np.float64)
-        if columns.start is None:
-            from_zero = weights[:, : self.features].sum(axis=1) * self.source.scale
-            folded = folded - from_zero * self.source.zero_point
-        return quantize_rows(
-            weights,
-            folded,
-            self.units[columns],
-            self.reach[columns],
-            np.full(len(weights), gain),
-            0.0,
-            where,
-            paired=paired,
-        )
-
-
 def quantize_edge_gru(layer: Gru, builder: ProgramBuilder, source: int) -> int:
     """Add a float GRU to a Program of the `edge` profile."""
     if layer.functions != (SIGMOID, TANH) or layer.clip is not None:
@@ -258,39 +220,31 @@ def quantize_edge_gru(layer: Gru, builder: ProgramBuilder, source: int) -> int:
     inputs = np.stack([g.input_weights for g in layer.gates]).astype(np.float64)
     recurrents = np.stack([g.recurrent_weights for g in layer.gates]).astype(np.float64)
     bias = np.stack([g.bias for g in layer.gates]).astype(np.float64)
-    columns = _Columns(value, inputs.reshape(-1, features), recurrents.reshape(-1, hidden))
     both = np.concatenate([inputs, recurrents], axis=2)
-    where = f"layer {layer.name!r}"
+    flat = both[:2].swapaxes(0, 1).reshape(2 * hidden, -1)
+    gain = np.full(2 * hidden, ARGUMENT_ONE)
     paired = value.dtype == "int8"
     even = paired and hidden % 2 == 0
-    gates = columns.rows(
-        both[:2].swapaxes(0, 1).reshape(2 * hidden, -1),
-        bias[:2].T.reshape(-1),
-        slice(None),
-        ARGUMENT_ONE,
-        where,
-        paired=paired,
-    )
-    recurrent = None
+    gate_bias = bias[:2].T.reshape(-1)
+    fed = RecurrentRows(builder, value, layer.name, flat, gate_bias, gain, paired=paired)
+    gates = fed.quantized(slice(None), flat, gate_bias, gain, paired=paired)
+    recurrent, gain = None, np.full(hidden, CANDIDATE_ONE)
     if layer.reset_after:
         part = slice(None, features)
-        candidate = columns.rows(inputs[2], bias[2], part, CANDIDATE_ONE, where, paired=even)
+        candidate = fed.quantized(part, inputs[2], bias[2], gain, paired=even)
         extra = layer.candidate_recurrent_bias
         recurrent_bias = np.zeros(hidden) if extra is None else extra
         part = slice(features, None)
-        recurrent = columns.rows(
-            recurrents[2], recurrent_bias, part, CANDIDATE_ONE, where, paired=even
-        )
+        recurrent = fed.quantized(part, recurrents[2], recurrent_bias, gain, paired=even)
     else:
-        candidate = columns.rows(
-            both[2], bias[2], slice(None), 2 * ARGUMENT_ONE, where, paired=even
-        )
+        gain = np.full(hidden, 2 * ARGUMENT_ONE)
+        candidate = fed.quantized(slice(None), both[2], bias[2], gain, paired=even)
     return builder.add_op(
         EdgeGruOp(
             name=layer.name,
             inputs=(source,),
             output=hidden_tensor(builder, layer.name, hidden),
-            **row_fields(gates, features, columns.shifts),
+            **row_fields(gates, features, fed.shifts),
             reset_after=layer.reset_after,
             candidate_weights=candidate.weights,
             candidate_bias=candidate.bias,
@@ -316,23 +270,19 @@ def quantize_edge_rnn(layer: Rnn, builder: ProgramBuilder, source: int) -> int:
         )
     value = builder.tensors[source]
     hidden, features = layer.hidden_size, layer.input_size
-    inputs = layer.gate.input_weights.astype(np.float64)
-    recurrents = layer.gate.recurrent_weights.astype(np.float64)
-    columns = _Columns(value, inputs, recurrents)
-    rows = columns.rows(
-        np.concatenate([inputs, recurrents], axis=1),
-        layer.gate.bias,
-        slice(None),
-        2 * ARGUMENT_ONE,
-        f"layer {layer.name!r}",
-        paired=value.dtype == "int8" and hidden % 2 == 0,
-    )
+    blocks = (layer.gate.input_weights, layer.gate.recurrent_weights)
+    flat = np.concatenate(blocks, axis=1).astype(np.float64)
+    gain = np.full(hidden, 2 * ARGUMENT_ONE)
+    paired = value.dtype == "int8" and hidden % 2 == 0
+    bias = layer.gate.bias.astype(np.float64)
+    fed = RecurrentRows(builder, value, layer.name, flat, bias, gain, paired=paired)
+    rows = fed.quantized(slice(None), flat, bias, gain, paired=paired)
     return builder.add_op(
         EdgeRnnOp(
             name=layer.name,
             inputs=(source,),
             output=hidden_tensor(builder, layer.name, hidden),
-            **row_fields(rows, features, columns.shifts),
+            **row_fields(rows, features, fed.shifts),
             initial_hidden=_first_hidden(layer.initial_hidden, hidden),
         )
     )

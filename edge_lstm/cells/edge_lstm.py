@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import numpy as np
 
-from edge_lstm.arrays import I8, I16, I32, I64, Array
+from edge_lstm.arrays import F64, I8, I16, I32, I64, Array
+from edge_lstm.cells.edge_columns import (
+    HIDDEN_SCALE,
+    hidden_of,
+    recurrent_columns,
+)
 from edge_lstm.cells.edge_rows import (
     ARGUMENT_ONE,
     Rows,
@@ -21,10 +26,12 @@ from edge_lstm.cells.edge_rows import (
 from edge_lstm.cells.lstm import Lstm
 from edge_lstm.fixed_point import saturate, saturate_s8, saturate_s16
 from edge_lstm.program import Kernel, Op, Program, ProgramBuilder, Tensor
-from edge_lstm.spec import Signal, check_shape
+from edge_lstm.spec import FloatRun, check_shape
 
-HIDDEN_SCALE = 2.0**-7
 CELL_BITS_MAX = 12
+Shifts = tuple[int, int]
+"""``input_shift`` and ``hidden_shift``."""
+SHIFT_MAX = 8
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -154,57 +161,64 @@ class EdgeLstmKernel:
         return np.stack([self.step(x[:, t]) for t in range(x.shape[1])], axis=1)
 
 
-def activation_shifts(
-    source: Tensor, input_weights: Array, recurrent_weights: Array
-) -> tuple[int, int]:
-    """Return ``input_shift`` and ``hidden_shift``: they bring both weight blocks to one scale.
+class RecurrentRows:
+    """The rows of a recurrent layer over [input, hidden], with the shifts that suit them best.
 
-    The scale of a row is that of its largest weight, in units of the activations. A shift makes
-    the input's units smaller until they are not the ones that decide; rounding errors of the
-    other block shrink, those of the input grow. The sum of both is least where the two are near.
+    A row's scale is that of its largest weight, in units of the activations. A shift makes the
+    units of one block smaller until that block is not the one that decides; rounding errors of
+    the other block shrink, its own grow. 16-bit inputs fill their words, so that with them the
+    hidden state is shifted. All are tried; rows packed in pairs, which run faster, come first.
+
+    Args:
+        builder: of the Program.
+        source: the input.
+        name: of the layer.
+        weights: real, [rows, input + hidden].
+        bias: real, [rows].
+        gain: steps of the result in 1.0, [rows].
+        paired: pack the rows in pairs where the sums allow it.
+        error: of rows and shifts, what to choose by; None: the mean error of the sums.
     """
-    largest_x = np.abs(input_weights).max(axis=1) * source.scale
-    largest_h = np.abs(recurrent_weights).max(axis=1) * HIDDEN_SCALE
-    input_reach = 127.0 if source.dtype == "int8" else 32767.0
-    columns_x, columns_h = input_weights.shape[1], recurrent_weights.shape[1]
-    best = (math.inf, 0, 0)
-    room = 8 if source.dtype == "int8" else 0
-    for input_shift in range(room + 1):
-        for hidden_shift in range(1 if source.dtype == "int8" else 9):
-            scale = np.maximum(largest_x / 2**input_shift, largest_h / 2**hidden_shift) / 127
-            # Typical magnitudes: a third of the input's range, half of the hidden state's.
-            noise_x = columns_x * (input_reach / 3 * 2**input_shift) ** 2
-            noise_h = columns_h * (64.0 * 2**hidden_shift) ** 2
-            error = float((scale**2).sum()) * (noise_x + noise_h)
-            best = min(best, (error, input_shift, hidden_shift))
-    return best[1], best[2]
 
+    def __init__(
+        self,
+        builder: ProgramBuilder,
+        source: Tensor,
+        name: str,
+        weights: F64,
+        bias: F64,
+        gain: F64,
+        *,
+        paired: bool,
+        error: Callable[[Rows, Shifts], float] | None = None,
+    ) -> None:
+        self.where = f"layer {name!r}"
+        best = (True, math.inf)
+        hidden = weights.shape[1] - source.signal.size
+        for shift in range(SHIFT_MAX + 1):
+            shifts = (shift, 0) if source.dtype == "int8" else (0, shift)
+            columns = recurrent_columns(builder, source, name, hidden, shifts)
+            alone = columns.apart()
+            rows = quantize_rows(weights, bias, alone, gain, 0.0, self.where, paired=paired)
+            found = rows.error(weights, columns, gain) if error is None else error(rows, shifts)
+            rank = (rows.paired != paired, found)
+            if shift == 0 or rank < best:
+                best, self.shifts, self.columns = rank, shifts, columns
 
-def recurrent_units(
-    source: Tensor, hidden_size: int, input_shift: int, hidden_shift: int
-) -> tuple[Array, Array]:
-    """Return what one integer of each activation is worth, and its greatest magnitude."""
-    features = source.signal.size
-    units = np.concatenate(
-        [
-            np.full(features, source.scale / 2**input_shift),
-            np.full(hidden_size, HIDDEN_SCALE / 2**hidden_shift),
-        ]
-    )
-    bound = 128.0 if source.dtype == "int8" else 32768.0
-    reach = np.concatenate(
-        [np.full(features, bound * 2**input_shift), np.full(hidden_size, 128.0 * 2**hidden_shift)]
-    )
-    return units, reach
+    def quantized(
+        self, columns: slice, weights: Array, bias: Array, gain: F64, *, paired: bool
+    ) -> Rows:
+        """Quantize rows over some of the columns."""
+        part = self.columns.part(columns)
+        return quantize_rows(weights, bias, part, gain, 0.0, self.where, paired=paired)
 
 
 def hidden_tensor(builder: ProgramBuilder, name: str, hidden_size: int) -> int:
     """Add the output of a recurrent `edge` layer: int8, 1/128, zero point 0."""
-    signal = Signal("sequence", hidden_size)
-    return builder.add_tensor(Tensor(f"{name}.output", signal, "int8", HIDDEN_SCALE, 0))
+    return builder.add_tensor(hidden_of(name, hidden_size))
 
 
-def row_fields(rows: Rows, input_size: int, shifts: tuple[int, int]) -> dict[str, Any]:
+def row_fields(rows: Rows, input_size: int, shifts: Shifts) -> dict[str, Any]:
     """Return the fields of an EdgeRecurrentOp that its rows and shifts decide."""
     return {
         "weights": rows.weights,
@@ -226,41 +240,53 @@ def quantize_edge_lstm(layer: Lstm, builder: ProgramBuilder, source: int) -> int
     hidden, features = layer.hidden_size, layer.input_size
     input_weights = np.stack([g.input_weights for g in layer.gates], axis=1)
     recurrent = np.stack([g.recurrent_weights for g in layer.gates], axis=1)
-    bias = np.stack([g.bias for g in layer.gates], axis=1).astype(np.float64)
+    bias = np.stack([g.bias for g in layer.gates], axis=1).astype(np.float64).reshape(-1)
     weights = np.concatenate([input_weights, recurrent], axis=2).astype(np.float64)
     # tanh(z) = 2 sigmoid(2z) - 1
     gain = np.tile([1.0, 1.0, 2.0, 1.0], hidden) * ARGUMENT_ONE
     flat = weights.reshape(4 * hidden, features + hidden)
-    shifts = activation_shifts(value, flat[:, :features], flat[:, features:])
-    units, reach = recurrent_units(value, hidden, *shifts)
-    # An input's zero point is a constant part of every sum.
-    folded = bias.reshape(-1) - flat[:, :features].sum(axis=1) * value.scale * value.zero_point
-    rows = quantize_rows(
-        flat,
-        folded,
-        units,
-        reach,
-        gain,
-        0.0,
-        f"layer {layer.name!r}",
-        paired=value.dtype == "int8",
-    )
     peak = max(builder.range(f"{layer.name}.cell_state").magnitude, 2.0**-20)
     cell_bits = min(max(math.ceil(math.log2(peak)), 0), CELL_BITS_MAX)
-    initial_hidden = np.zeros(hidden) if layer.initial_hidden is None else layer.initial_hidden
-    initial_cell = np.zeros(hidden) if layer.initial_cell is None else layer.initial_cell
-    return builder.add_op(
-        EdgeLstmOp(
+    first_hidden = np.zeros(hidden) if layer.initial_hidden is None else layer.initial_hidden
+    first_cell = np.zeros(hidden) if layer.initial_cell is None else layer.initial_cell
+    hidden_integers = saturate(np.rint(first_hidden / HIDDEN_SCALE), -128, 127).astype(np.int8)
+    cell_integers = saturate_s16(np.rint(first_cell * 2.0 ** (15 - cell_bits))).astype(np.int16)
+    output = hidden_tensor(builder, layer.name, hidden)
+
+    def op_of(rows: Rows, shifts: Shifts) -> EdgeLstmOp:
+        return EdgeLstmOp(
             name=layer.name,
             inputs=(source,),
-            output=hidden_tensor(builder, layer.name, hidden),
+            output=output,
             **row_fields(rows, features, shifts),
             cell_bits=cell_bits,
-            initial_hidden=saturate(np.rint(initial_hidden / HIDDEN_SCALE), -128, 127).astype(
-                np.int8
-            ),
-            initial_cell=saturate(
-                np.rint(initial_cell * 2.0 ** (15 - cell_bits)), -32768, 32767
-            ).astype(np.int16),
+            initial_hidden=hidden_integers,
+            initial_cell=cell_integers,
         )
-    )
+
+    tried = None
+    seen = builder.ranges.get(value.name)
+    if value.dtype == "int16" and seen is not None and seen.sample is not None:
+        sample = seen.sample
+        want = layer.forward(sample, FloatRun(len(sample)))
+
+        def tried(rows: Rows, shifts: Shifts) -> float:
+            return _error(op_of(rows, shifts), value.quantize(sample), want)
+
+    paired = value.dtype == "int8"
+    fed = RecurrentRows(builder, value, layer.name, flat, bias, gain, paired=paired, error=tried)
+    rows = fed.quantized(slice(None), flat, bias, gain, paired=paired)
+    return builder.add_op(op_of(rows, fed.shifts))
+
+
+def _error(op: EdgeLstmOp, x: Array, want: F64) -> float:
+    """Return the mean square error of what an op gives for ``x``, [batch, time, input].
+
+    For 16-bit inputs, which often span decades: there the error of a sum says little, since
+    that of the hidden state's weights stays through the quiet steps and the cell gathers it.
+    """
+    from edge_lstm.cells.edge_lstm_fast import FastEdgeLstmKernel
+
+    kernel = FastEdgeLstmKernel(op, len(x))
+    kernel.reset()
+    return float(np.square(kernel.run([x], None) * HIDDEN_SCALE - want).mean())

@@ -24,6 +24,7 @@ from functools import cache
 import numpy as np
 
 from edge_lstm.arrays import F64, I8, I16, I32, I64, Array
+from edge_lstm.cells.edge_columns import Columns
 from edge_lstm.errors import UnsupportedModel
 from edge_lstm.fixed_point import saturate
 
@@ -123,6 +124,12 @@ class Rows:
             shifts[0::2] = self.high_shift
         return shifts
 
+    def error(self, weights: F64, columns: Columns, gain: F64) -> float:
+        """Return the mean square, over all rows, of what the weights' rounding adds, in steps."""
+        steps = self.effective_weights() * (self.multipliers / 2.0 ** self.shifts())[:, None]
+        off = steps - weights * columns.units * gain[:, None]
+        return float(np.mean(np.square(off) @ np.diag(columns.covariance)))
+
     def requantize(self, acc: I64) -> I64:
         """Return ``acc * multiplier >> shift``, [batch, rows]."""
         value: I64 = (acc * self.multipliers.astype(np.int64)) >> self.shifts()
@@ -136,21 +143,21 @@ class RealRows:
     Args:
         weights: [rows, columns], times what one integer of each column's activation is worth.
         bias: [rows].
-        reach: the greatest magnitude of each column's activation, [columns].
+        columns: the activations.
         gain: steps of the result in 1.0, [rows].
         offset: added to the result; the rounding's half is added here.
     """
 
     weights: F64
     bias: F64
-    reach: F64
+    columns: Columns
     gain: F64
     offset: float
 
     def part(self, rows: slice) -> RealRows:
         """Return some of the rows."""
         return RealRows(
-            self.weights[rows], self.bias[rows], self.reach, self.gain[rows], self.offset
+            self.weights[rows], self.bias[rows], self.columns, self.gain[rows], self.offset
         )
 
     def quantized(self, noise: Array | None = None, greatest: int = 127) -> Rows | None:
@@ -173,11 +180,12 @@ class RealRows:
             grid = self.weights * (self.gain * 2.0**shift / multipliers)[:, None]
             if noise is not None:
                 grid -= noise / 256
-            weights = np.clip(np.rint(grid), -127, 127)
+            weights = self.columns.rounded(grid)
             total = (self.bias * self.gain + self.offset + 0.5) * 2.0 ** (shift + high)
-            bias = np.rint(total / multipliers)
+            made_up = (grid - weights) @ self.columns.mean * 2.0**high
+            bias = np.rint(total / multipliers + made_up)
             effective = weights if noise is None else 256 * weights + noise
-            sums = np.abs(effective) @ self.reach + np.abs(bias)
+            sums = np.abs(effective) @ self.columns.reach + np.abs(bias)
             products = sums * multipliers / (65536 if high else 1)
             if max(sums.max(), products.max()) < ACCUMULATOR_LIMIT:
                 return Rows(
@@ -208,10 +216,9 @@ class RealRows:
 
 
 def quantize_rows(
-    weights: F64,
-    bias: F64,
-    units: F64,
-    reach: F64,
+    weights: Array,
+    bias: Array,
+    columns: Columns,
     gain: F64,
     offset: float,
     where: str,
@@ -223,8 +230,7 @@ def quantize_rows(
     Args:
         weights: real, [rows, columns].
         bias: real, [rows].
-        units: what one integer of each column's activation is worth, [columns].
-        reach: the greatest magnitude of each column's activation, [columns].
+        columns: the activations.
         gain: steps of the result in 1.0, [rows].
         offset: added to the result; the rounding's half is added here.
         where: for messages.
@@ -233,14 +239,16 @@ def quantize_rows(
     Raises:
         UnsupportedModel: no scale keeps the sums within 32 bits.
     """
-    real = RealRows(weights * units, bias, reach, gain, offset)
+    scaled = weights * columns.units
+    # What stands for 0 is a constant part of every sum.
+    real = RealRows(scaled, bias - scaled @ columns.zero, columns, gain, offset)
     rows = real.paired() if paired else None
     # Over very many columns sums keep to 32 bits with smaller integers for the weights.
     for greatest in (127, 63, 31, 15, 7):
         if rows is None:
             rows = real.quantized(greatest=greatest)
     if rows is None:
-        peak = float((np.abs(real.weights) @ reach + np.abs(bias)).max())
+        peak = float((np.abs(real.weights) @ columns.reach + np.abs(bias)).max())
         raise UnsupportedModel(
             f"{where}: a sum of {weights.shape[1]} columns can reach {peak:.3g}, which has no form"
             " of 32 bits; scale the weights down or choose another profile"
