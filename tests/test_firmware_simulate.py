@@ -322,6 +322,11 @@ def test_folder_without_a_package_is_refused(simulate: Simulate, tmp_path: Path)
     refused(simulate(tmp_path, "--device", "cortex-m4"), 3, "holds 0 C packages")
 
 
+def test_path_that_leads_nowhere_is_refused(simulate: Simulate, tmp_path: Path) -> None:
+    missing = tmp_path / "net_c"
+    refused(simulate(missing, "--device", "cortex-m4"), 3, f"{missing}: is not there; give a")
+
+
 def test_package_that_does_not_compile_is_refused(simulate: Simulate, tmp_path: Path) -> None:
     package = Hand("no_such_thing = 1;").write(tmp_path)
     refused(simulate(package, "--device", "cortex-m4"), 1, "no_such_thing")

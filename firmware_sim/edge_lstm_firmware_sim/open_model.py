@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from edge_lstm.calibrate import calibrate
-from edge_lstm.errors import UsageError
+from edge_lstm.errors import UnreadableModel, UsageError
 from edge_lstm.program import EDGE, Program
 from edge_lstm.quantize import quantize
 from edge_lstm.samples import Samples
@@ -43,6 +43,7 @@ def open_model(
 
     Raises:
         UsageError: a float model without samples, or a profile that the package does not have.
+        UnreadableModel: there is no such file or folder.
         UnsupportedModel: the model has no form in C.
     """
     if path.is_dir():
@@ -53,6 +54,8 @@ def open_model(
                 f" 'edge-lstm convert --to c --profile {given.profile}'"
             )
         return package
+    if not path.exists():
+        raise UnreadableModel(f"{path}: is not there; give a model file, or a C package's folder")
     from edge_lstm_converters.write_c import write_c  # not needed for a package that is there
 
     found = read(path, given.profile)
