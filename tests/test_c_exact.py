@@ -29,6 +29,7 @@ from edge_lstm.fixed_point import round_half_away
 from edge_lstm.program import PROFILES, Profile, Program, Tensor
 from edge_lstm.spec import Signal
 from edge_lstm_converters.c_exact_dense import float_factor
+from edge_lstm_converters.c_gemmlowp import gemmlowp_table
 from edge_lstm_converters.c_source import CModel
 from edge_lstm_converters.read_tflite import read_tflite
 from edge_lstm_converters.write_c import write_c
@@ -242,7 +243,9 @@ def call(function: object, *arrays: Array) -> Array:
 
 
 @gcc
-def test_sigmoid_and_tanh_in_c_equal_the_tables_at_every_word(tmp_path: Path) -> None:
+@pytest.mark.parametrize("level", ["-O1", "-Os"])
+def test_sigmoid_and_tanh_in_c_equal_the_tables_at_every_word(level: str, tmp_path: Path) -> None:
+    """Looked up; and built for size, computed."""
     tanhs = [f"el_gemmlowp_tanh(x[k], {bits})" for bits in range(7)]
     calls = [
         "el_gemmlowp_sigmoid(x[k])",
@@ -250,12 +253,13 @@ def test_sigmoid_and_tanh_in_c_equal_the_tables_at_every_word(tmp_path: Path) ->
         "el_interpolated_tanh(3 * x[k])",
         *tanhs,
     ]
-    text = '#include "el_gemmlowp_s16.h"\n#include "el_interpolated.h"\n'
+    text = f"#include <stdint.h>\n{gemmlowp_table()}"
+    text += '#include "el_gemmlowp_s16.h"\n#include "el_interpolated.h"\n'
     for number, expression in enumerate(calls):
         text += f"void f{number}(int n, const int32_t *x, int32_t *y);\n"
         text += f"void f{number}(int n, const int32_t *x, int32_t *y)\n"
         text += f"{{ for (int k = 0; k < n; k++) {{ y[k] = {expression}; }} }}\n"
-    compiled = library(tmp_path, text)
+    compiled = library(tmp_path, text, level)
     tables = [
         activations.gemmlowp_sigmoid(),
         activations.interpolated_sigmoid(),

@@ -10,7 +10,7 @@ from edge_lstm.arrays import I16, I64, Array
 from edge_lstm.cells.edge_lstm import EdgeRecurrentOp
 from edge_lstm.cells.edge_rows import Rows
 from edge_lstm.program import Tensor
-from edge_lstm_converters.c_parts import ACTIVATION, Member, array
+from edge_lstm_converters.c_parts import ACTIVATION, Member, array, fill
 
 QUAD = 4
 
@@ -101,7 +101,6 @@ def reset_values(target: str, values: Array, size: int, name: str) -> tuple[str,
         name: of the constants.
     """
     if not values.any():
-        return f"for (int32_t k = 0; k < {size}; k++) {{\n    {target}[k] = 0;\n}}", ""
+        return fill(target, size, "0"), ""
     padded = np.pad(values, (0, size - len(values)))
-    loop = f"for (int32_t k = 0; k < {size}; k++) {{\n    {target}[k] = {name}[k];\n}}"
-    return loop, array("int16_t", name, padded)
+    return fill(target, size, f"{name}[k]"), array("int16_t", name, padded)

@@ -31,7 +31,8 @@ from edge_lstm_converters.c_exact_rows import (
     loop,
     requantized,
 )
-from edge_lstm_converters.c_parts import ACTIVATION, COp, Member, Place, array
+from edge_lstm_converters.c_gemmlowp import TABLE
+from edge_lstm_converters.c_parts import ACTIVATION, COp, Member, Place, array, fill
 
 WORDS = {INPUT: "entrance", FORGET: "forget", CELL: "candidate", OUTPUT: "exit"}
 PEEPHOLES = {INPUT: 0, FORGET: 1, OUTPUT: 2}
@@ -83,7 +84,7 @@ class _Lstm:
     def emit(self) -> COp:
         op, name = self.op, self.name
         kernels = ["el_fixed_point.h", *self.input.kernels, *self.recurrent.kernels]
-        kernels.append("el_gemmlowp_s16.h" if self.tflite else "el_interpolated.h")
+        kernels += [TABLE, "el_gemmlowp_s16.h"] if self.tflite else ["el_interpolated.h"]
         constants = [self.input.constants(), self.recurrent.constants()]
         members = [
             Member(self.recurrent.value_type, f"{name}_hidden", self.recurrent.columns),
@@ -127,24 +128,24 @@ class _Lstm:
             size, ctype = self.recurrent.columns, self.recurrent.value_type
             values = values.astype(np.int64) - self.recurrent.offset
         if len(set(values.tolist())) == 1:
-            return loop("k", size, f"state->{member}[k] = {values[0]};")
+            return fill(f"state->{member}", size, str(values[0]))
         padded = np.zeros(size, np.int16)
         padded[: len(values)] = values
         constants.append(array(ctype, f"{member}_first", padded))
-        return loop("k", size, f"state->{member}[k] = {member}_first[k];")
+        return fill(f"state->{member}", size, f"{member}_first[k]")
 
     def _step(self) -> str:
         op, name = self.op, self.name
         lines = []
         if self.input.paired:
-            lines.append(loop("k", op.input_size, f"state->{name}_x[k] = x[k];"))
+            lines.append(fill(f"state->{name}_x", op.input_size, "x[k]"))
         lines.append(self._normalized() if op.layer_norm is not None else self._plain())
         if op.projection_weights is not None:
             lines.append(self._projection())
         value = "y[k]"
         if self.recurrent.offset:
             value = f"(el_activation_t)(y[k] - {self.recurrent.offset})"
-        lines.append(loop("k", op.output_size, f"state->{name}_hidden[k] = {value};"))
+        lines.append(fill(f"state->{name}_hidden", op.output_size, value))
         return "\n".join(lines)
 
     def _sums(self) -> str:
@@ -265,9 +266,10 @@ class _Lstm:
         parameters, power = self.parameters, self.parameters.cell_power
         kept, added = "forget * cell", "entrance * candidate"
         if self.tflite:
-            kept = f"el_rounding_divide_by_pot({kept}, 15)"
+            kept = f"el_divide_small_by_pot({kept}, 15)"
             # A product is 2**30 at most; 31 and more places leave nothing of it.
-            added = f"el_rounding_divide_by_pot({added}, {min(30 + power, 31)})"
+            divide = "el_divide_small_by_pot" if power <= 0 else "el_rounding_divide_by_pot"
+            added = f"{divide}({added}, {min(30 + power, 31)})"
             added = f"(int16_t){added}" if power < -15 else added
         else:
             kept = requantized(kept, parameters.forget_cell_factor, PRODUCT)
@@ -275,12 +277,11 @@ class _Lstm:
             # With a shift of 15 places and more it fits as it is.
             if self.tflm and parameters.input_cell_factor.shift > -14:
                 added = f"el_saturate_s16({added})"
-        bound = parameters.cell_clip
-        low, high = (-bound, bound) if bound > 0 else (-32768, 32767)
-        return (
-            f"cell = el_saturate({kept}\n    + {added}, {low}, {high});\n"
-            f"state->{self.name}_cell[u] = (int16_t)cell;"
-        )
+        bound, total = parameters.cell_clip, f"{kept}\n    + {added}"
+        limited = f"el_saturate_s16({total})"
+        if bound > 0:
+            limited = f"el_saturate({total}, -{bound}, {bound})"
+        return f"cell = {limited};\nstate->{self.name}_cell[u] = (int16_t)cell;"
 
     def _hidden(self) -> str:
         """Return the statement that makes a unit's output from its gate ``exit``."""

@@ -6,7 +6,7 @@ import numpy as np
 
 from edge_lstm.arrays import Array
 from edge_lstm.cells import ActivationOp, EmbeddingOp, QuantizeOp
-from edge_lstm_converters.c_parts import C_TYPES, COp, Place, array
+from edge_lstm_converters.c_parts import C_TYPES, COp, Place, array, fill
 
 
 def emit_embedding(op: EmbeddingOp, place: Place) -> COp:
@@ -15,9 +15,7 @@ def emit_embedding(op: EmbeddingOp, place: Place) -> COp:
     table = f"{place.name}_table"
     step = f"""\
 int32_t token = x[0] < 0 ? 0 : (x[0] > {tokens - 1} ? {tokens - 1} : x[0]);
-for (int32_t k = 0; k < {features}; k++) {{
-    y[k] = {table}[token * {features} + k];
-}}"""
+{fill("y", features, f"{table}[token * {features} + k]")}"""
     return COp(step=step, constants=array(C_TYPES[op.table.dtype.name], table, op.table))
 
 

@@ -122,6 +122,11 @@ def array(ctype: str, name: str, values: Array) -> str:
     return f"static const {ctype} {name}[{len(flat)}] = {{\n    {body}\n}};\n"
 
 
+def fill(target: str, size: int, value: str) -> str:
+    """Return a loop over ``k`` that sets an array and that no compiler makes a call of."""
+    return f"for (int32_t k = 0; k < {size}; k++) {{\n    EL_LOOP;\n    {target}[k] = {value};\n}}"
+
+
 @cache
 def kernel(name: str) -> str:
     """Return the text of a file in ``c/``, without its includes and guard.

@@ -10,9 +10,19 @@ from edge_lstm.cells import DequantizeOp, FlattenOp, QuantizeOp, WriteStateOp
 from edge_lstm.errors import UnsupportedModel
 from edge_lstm.program import Op, Program, Tensor
 from edge_lstm.spec import identifier
+from edge_lstm_converters.c_gemmlowp import TABLE, gemmlowp_table
 from edge_lstm_converters.c_layout import MOVES, Container, Layout, Run, per_step
 from edge_lstm_converters.c_ops import emit
-from edge_lstm_converters.c_parts import ACTIVATION, C_TYPES, COp, Member, Place, ctype, kernel
+from edge_lstm_converters.c_parts import (
+    ACTIVATION,
+    C_TYPES,
+    COp,
+    Member,
+    Place,
+    ctype,
+    fill,
+    kernel,
+)
 
 TAB = "    "
 STATE_LIMIT_BYTES = 1 << 28  # no microcontroller has more
@@ -121,7 +131,7 @@ class CModel:
         """Return a run in C."""
         if run.op is not None:
             return self.ops[run.position]
-        return COp(f"for (int32_t k = 0; k < {per_step(run.tensor)}; k++) {{\n    y[k] = x[k];\n}}")
+        return COp(fill("y", per_step(run.tensor), "x[k]"))
 
 
 def integer_part(program: Program) -> tuple[Program, QuantizeOp | None]:
@@ -167,8 +177,9 @@ def _flattened_steps(program: Program) -> int | None:
 
 def kernels(model: CModel) -> str:
     """Return the kernels that the model calls, each once."""
-    wanted = dict.fromkeys(name for op in model.ops.values() for name in op.kernels)
-    return "\n".join(kernel(name) for name in wanted)
+    wanted = (name for op in model.ops.values() for name in op.kernels)
+    names = dict.fromkeys(("el_loop.h", *wanted))
+    return "\n".join(gemmlowp_table() if name == TABLE else kernel(name) for name in names)
 
 
 def op_function(model: CModel, run: Run) -> str:

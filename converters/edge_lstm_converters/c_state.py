@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from edge_lstm.cells import ReadStateOp
-from edge_lstm_converters.c_parts import COp, Member, Place, array, ctype
+from edge_lstm_converters.c_parts import COp, Member, Place, array, ctype, fill
 
 
 def emit_read_state(op: ReadStateOp, place: Place) -> COp:
@@ -13,8 +13,5 @@ def emit_read_state(op: ReadStateOp, place: Place) -> COp:
     if op.initial.any():
         first = f"{place.name}_initial[k]"
         constants = array(member.ctype, f"{place.name}_initial", op.initial)
-    reset = f"""\
-for (int32_t k = 0; k < {member.size}; k++) {{
-    state->{member.name}[k] = {first};
-}}"""
+    reset = fill(f"state->{member.name}", member.size, first)
     return COp(step="", constants=constants, members=(member,), reset=reset)

@@ -15,6 +15,7 @@ from edge_lstm.errors import UsageError
 from edge_lstm.files import make_folder, write_atomically
 from edge_lstm.program import Program
 from edge_lstm.program_file import program_bytes
+from edge_lstm.spec import identifier
 from edge_lstm_converters.c_header import banner, describes, float_header, header
 from edge_lstm_converters.c_package import build_files
 from edge_lstm_converters.c_selftest import selftest
@@ -50,7 +51,17 @@ def write_c(program: Program, folder: Path, max_steps: int | None = None) -> Pat
 
 
 def package_files(program: Program, max_steps: int | None = None) -> dict[str, bytes]:
-    """Return the package's files, by their path in it."""
+    """Return the package's files, by their path in it.
+
+    Raises:
+        UnsupportedModel: an op has no form in C.
+        UsageError: the program's name cannot be that of C's functions and headers.
+    """
+    if program.name != identifier(program.name):
+        raise UsageError(
+            f"model name {program.name!r}: must be a C identifier, such as"
+            f" {identifier(program.name)}"
+        )
     if program.name.lower() in TAKEN_HEADERS.split():
         raise UsageError(
             f"model name {program.name!r}: {program.name}.h would hide another header of that"

@@ -123,6 +123,12 @@ static inline int32_t el_rounding_divide_by_pot(int32_t value, int32_t exponent)
     return (value >> exponent) + ((value & mask) > threshold);
 }
 
+/* The same for exponents 1 to 30 and values of at most 2^30. */
+static inline int32_t el_divide_small_by_pot(int32_t value, int32_t exponent)
+{
+    return (value + (1 << (exponent - 1)) - (value < 0)) >> exponent;
+}
+
 /* value / 2^right to nearest, ties up; right 0 to 31. */
 static inline int32_t el_shift_right_ties_up(int32_t value, int32_t right)
 {

@@ -72,6 +72,31 @@ static inline int32_t el_one_over_one_plus_s16(int32_t a)
     return x;
 }
 
+#if defined(EL_GEMMLOWP_TABLE)
+/* 1 / (1 + exp(-t)) in Q1.14 of t in units of 2^-12, to 37887; 1 from there on. */
+static inline int32_t el_reciprocal(int32_t t)
+{
+    const uint32_t line = el_reciprocal_lines[t >> 8], pair = el_reciprocal_rests[t >> 1];
+    const uint32_t rest = (t & 1) != 0 ? pair >> 4 : pair & 15;
+    return (int32_t)(((line + (line & 0xffff) * (uint32_t)t) >> 15) + rest);
+}
+
+/* Sigmoid in Q0.15 of x in Q3.12. */
+static inline int32_t el_gemmlowp_sigmoid(int32_t x)
+{
+    const int32_t y = 2 * el_reciprocal(x < 0 ? -x : x);
+    return x < 0 ? 32767 - y : y;
+}
+
+/* tanh in Q0.15 of x in Q(integer_bits), 2 to 6. */
+static inline int32_t el_tabled_tanh(int32_t x, int32_t integer_bits)
+{
+    const int32_t last = 37887 >> (integer_bits - 2), size = x < 0 ? -x : x;
+    const int32_t t = (size < last ? size : last) * (1 << (integer_bits - 2));
+    const int32_t y = el_saturate_s16(4 * (el_reciprocal(t) - 8192));
+    return x < 0 ? -y : y;
+}
+#else
 /* Sigmoid in Q0.15 of x in Q3.12. */
 static inline int32_t el_gemmlowp_sigmoid(int32_t x)
 {
@@ -80,9 +105,16 @@ static inline int32_t el_gemmlowp_sigmoid(int32_t x)
     return x == 0 ? 16384 : (x < 0 ? 32767 - y : y);
 }
 
+#endif
+
 /* tanh in Q0.15 of x in Q(integer_bits), 0 to 6. */
 static inline int32_t el_gemmlowp_tanh(int32_t x, int32_t integer_bits)
 {
+#if defined(EL_GEMMLOWP_TABLE)
+    if (integer_bits > 1) {
+        return el_tabled_tanh(x, integer_bits);
+    }
+#endif
     const int32_t exponential = el_exp_of_negative_s16(x < 0 ? x : -x, integer_bits + 1);
     const int32_t y = el_saturate_s16(4 * (el_one_over_one_plus_s16(exponential) - (1 << 13)));
     return x == 0 ? 0 : (x < 0 ? -y : y);

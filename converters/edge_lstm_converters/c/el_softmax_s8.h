@@ -1,6 +1,7 @@
 #ifndef EL_SOFTMAX_S8_H
 #define EL_SOFTMAX_S8_H
 #include "el_fixed_point.h"
+#include "el_loop.h"
 /* begin */
 
 /* 1 / (1 + a) in Q0.31 of a in Q0.31, by Newton's method. */
@@ -38,6 +39,7 @@ static inline void el_softmax_s8(const int8_t *x, int8_t *y, int32_t size, const
     for (int32_t k = 0; k < size; k++) {
         const int32_t below = greatest - x[k], exponent = 35 - zeros;
         int32_t value = 0;
+        EL_LOOP;
         if (below < counted && exponent < 32) {
             value = el_rounding_divide_by_pot(el_high_multiply(exp[below], inverse), exponent);
         }
