@@ -19,6 +19,8 @@ TFLM_2026_08_PYTHON ?= $(PYTHON) python3.13 python3.14
 # How many random models and graphs `make fuzz` runs in each interpreter, and from which seed on.
 FUZZ_MODELS ?= 3000
 FUZZ_GRAPHS ?= 2000
+# How many random models of each framework it reads, and writes to be read again.
+FUZZ_ROUND_TRIPS ?= 300
 FUZZ_SEED   ?= $(shell date +%s)
 
 # What `make sim` runs the weather model on; a name that is unknown lists those there are.
@@ -56,6 +58,8 @@ supported: $(VENV)/.ready  ## write SUPPORTED.md anew from the rules
 fuzz: $(VENV)/.ready  ## run the property tests and the random models on many new inputs
 	EDGE_LSTM_MODELS=$(FUZZ_MODELS) EDGE_LSTM_GRAPHS=$(FUZZ_GRAPHS) EDGE_LSTM_SEED=$(FUZZ_SEED) \
 	  $(PYTEST) -k random tests/test_conformance.py tests/test_graph_conformance.py
+	EDGE_LSTM_ROUND_TRIPS=$(FUZZ_ROUND_TRIPS) EDGE_LSTM_SEED=$(FUZZ_SEED) $(PYTEST) -k 'random or survive' \
+	  tests/test_round_trips.py tests/test_read_keras.py tests/test_write_onnx_cells.py tests/test_recurrent_onnx.py
 	$(PYTEST) -m hypothesis --hypothesis-profile=fuzz
 
 sim: $(VENV)/.ready  ## run the sample model as firmware under CPU emulation

@@ -103,18 +103,18 @@ def _plain_bidirectional(layer: Bidirectional, notes: list[str], rewrite: Rewrit
         plain.append(lstm)
         size = lstm.output_size
         blocks.append((np.eye(size), np.zeros(size)) if projection is None else projection)
-    both = replace(layer, forward_layer=plain[0], backward_layer=plain[1])
     if layer.merge == "ave":
         notes.append(f"layer {layer.name!r}: its mean is written as a Dense after a concatenation")
     elif not any(isinstance(p, Lstm) and p.projection is not None for p in parts) or all(
         isinstance(p, Lstm) and p.projection is not None for p in plain
     ):
-        return [both]
+        return [replace(layer, forward_layer=plain[0], backward_layer=plain[1])]
+    both = replace(layer, forward_layer=plain[0], backward_layer=plain[1], merge="concat")
     (a, a_bias), (b, b_bias) = blocks
     if layer.merge != "concat":
         share = 0.5 if layer.merge == "ave" else 1.0
         total = _projection(layer.name, share * np.hstack([a, b]), share * np.add(a_bias, b_bias))
-        return [replace(both, merge="concat"), total]
+        return [both, total]
     corner = np.zeros((len(a), b.shape[1])), np.zeros((len(b), a.shape[1]))
     weights: F64 = np.block([[a, corner[0]], [corner[1], b]])
     return [both, _projection(layer.name, weights, np.concatenate([a_bias, b_bias]))]

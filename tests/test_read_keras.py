@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 import keras_zoo as zoo
+from campaign import seeds
 from edge_lstm import float_reference
 from edge_lstm.arrays import F32
 from edge_lstm.cells import Bidirectional, Lstm, Parallel
@@ -55,7 +56,7 @@ def assert_computes_the_same(model: Any, spec: ModelSpec, seed: int) -> None:
 
 
 @needs_keras
-@pytest.mark.parametrize("seed", range(100))
+@pytest.mark.parametrize("seed", seeds(100))
 def test_a_random_model_computes_what_keras_computes(seed: int, tmp_path: Path) -> None:
     model = zoo.random_model(seed)
     # The whole model in one of both formats; each format gets every option over all seeds.
@@ -141,6 +142,9 @@ GRAPHS: dict[str, Callable[[Any, Any], Any]] = {
         layers.LSTM(3, return_sequences=True)(layers.Dense(4)(layers.Dense(2)(x)))
     ),
     "steps cut off": lambda layers, x: layers.LSTM(2)(layers.Cropping1D((2, 1))(x)),
+    "steps added, and nothing": lambda layers, x: layers.LSTM(2)(
+        layers.Identity()(layers.Conv1D(3, 4)(layers.ZeroPadding1D((3, 1))(x)))
+    ),
     "the last step": lambda layers, x: layers.GRU(2, return_sequences=True)(x)[:, -1, :],
     "the first step of both directions": lambda layers, x: layers.Bidirectional(
         layers.GRU(2, return_sequences=True)

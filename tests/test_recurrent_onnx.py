@@ -12,6 +12,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
+from campaign import seeds
 from edge_lstm import float_reference
 from edge_lstm.arrays import F64, Array
 from edge_lstm.cells import Bidirectional
@@ -241,7 +242,7 @@ def check_case(case: Case, folder: Path, opset: int, layout: int) -> bool:
     return True
 
 
-@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("seed", seeds(4))
 @pytest.mark.parametrize("operator", OPERATORS)
 def test_random_nodes_equal_onnxruntime(tmp_path: Path, operator: str, seed: int) -> None:
     rng = np.random.default_rng([seed, OPERATORS.index(operator)])

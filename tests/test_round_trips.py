@@ -17,6 +17,7 @@ torch = pytest.importorskip("torch", reason="PyTorch not found: pip install torc
 
 import test_torch_joins as joins  # noqa: E402
 import test_torch_loops as loops  # noqa: E402
+from campaign import seeds  # noqa: E402
 from edge_lstm import float_reference  # noqa: E402
 from edge_lstm.errors import UnsupportedModel  # noqa: E402
 from edge_lstm.spec import ModelSpec  # noqa: E402
@@ -43,7 +44,7 @@ def assert_like_torch(path: Path, net: Any, x: Any, seed: int) -> None:
     assert np.abs(found - want).max() <= RELATIVE * max(np.abs(want).max(), LEAST), seed
 
 
-@pytest.mark.parametrize("first", range(0, 48, 12))
+@pytest.mark.parametrize("first", seeds(48)[::12])
 def test_models_survive_torch_export(tmp_path: Path, first: int) -> None:
     for seed in range(first, first + 12):
         net, x = random_net(seed)
@@ -71,7 +72,7 @@ def write_torchscript(net: Any, x: Any, path: Path, opset: int, axes: list[int])
 @pytest.mark.parametrize("opset", [*range(9, 21)])
 def test_models_survive_the_torchscript_exporter(tmp_path: Path, opset: int) -> None:
     pytest.importorskip("onnx", reason="onnx not found: pip install 'edge-lstm[tools]'")
-    for seed in range(200 + 12 * opset, 212 + 12 * opset):
+    for seed in (200 + 12 * opset + number for number in seeds(12)):
         net, x = random_net(seed, projections=False)  # which no exporter of PyTorch writes
         path = tmp_path / f"m{seed}.onnx"
         write_torchscript(net, x, path, opset, [[], [0], [1], [0, 1]][seed % 4])

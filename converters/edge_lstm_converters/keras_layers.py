@@ -470,16 +470,32 @@ def _add_global_pool(chain: Chain, layer: KerasLayer) -> None:
 
 
 def _add_cropping(chain: Chain, layer: KerasLayer) -> None:
-    cropping = layer.get("cropping", [1, 1])
-    both = [cropping, cropping] if isinstance(cropping, int) else list(cropping)
-    if len(both) != 2 or not all(type(n) is int and n >= 0 for n in both):
-        raise layer.refuse(f"cropping is {cropping}", "want two whole numbers")
-    start, end = both
+    start, end = _both_ends(layer, "cropping")
     steps = chain.time_steps
     chain.add(Steps(chain.name(layer), start, -end if end else None))
     chain.time_steps = None if steps is None else steps - start - end
     if chain.time_steps is not None and chain.time_steps < 1:
         raise layer.refuse(f"is fed {steps} steps", f"want more than {start + end}")
+
+
+def _add_padding(chain: Chain, layer: KerasLayer) -> None:
+    start, end = _both_ends(layer, "padding")
+    size, steps = chain.signal.size, chain.time_steps
+    # A convolution of one step that changes nothing, for what it puts at the ends.
+    same, zeros = np.eye(size, dtype=np.float32)[:, :, None], np.zeros(size, np.float32)
+    chain.add(Conv1d(chain.name(layer), same, zeros, padding=(start, end)))
+    chain.time_steps = None if steps is None else start + steps + end
+
+
+def _both_ends(layer: KerasLayer, key: str) -> tuple[int, int]:
+    """Return how many steps a layer cuts or adds in front and behind."""
+    value = layer.get(key, 1)
+    both = [value, value] if isinstance(value, int) else value
+    if not isinstance(both, list) or [type(n) for n in both] != [int, int]:
+        raise layer.refuse(f"{key} is {value}", "want two whole numbers")
+    if not 0 <= min(both) <= max(both) < 2**20:
+        raise layer.refuse(f"{key} is {value}", "want two whole numbers")
+    return both[0], both[1]
 
 
 def _add_item(chain: Chain, layer: KerasLayer) -> None:
@@ -566,6 +582,7 @@ _BUILDERS: dict[str, Callable[[Chain, KerasLayer], None]] = {
     "GlobalMaxPooling1D": _add_global_pool,
     "GlobalAveragePooling1D": _add_global_pool,
     "Cropping1D": _add_cropping,
+    "ZeroPadding1D": _add_padding,
     "GetItem": _add_item,
     "Flatten": _add_flatten,
     "Reshape": _add_reshape,
@@ -578,6 +595,7 @@ _BUILDERS: dict[str, Callable[[Chain, KerasLayer], None]] = {
     "LeakyReLU": _add_leaky_relu,
     "ELU": _add_elu,
     "Softmax": _add_softmax,
+    "Identity": _add_dropout,
     "Dropout": _add_dropout,
     "SpatialDropout1D": _add_dropout,
     "GaussianDropout": _add_dropout,
