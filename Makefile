@@ -28,7 +28,7 @@ SIM_DEVICES ?= nrf52840,rp2040,rp2350,stm32f7,esp32-c3,corstone-300
 WEATHER     := benchmarks/edge_lstm_benchmarks/models/weather
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check bench firmware results supported fuzz sim test-tflite-runtime test-tflm-2026-08 install-everything clean
+.PHONY: help demo test check bench firmware sequences streams results supported fuzz sim test-tflite-runtime test-tflm-2026-08 install-everything clean
 
 help:  ## list these targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-20s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -48,6 +48,12 @@ bench: $(VENV)/.ready  ## measure every backend present: on the sample models, a
 
 firmware: $(VENV)/.ready  ## measure generated C on every core: bytes, instructions, flash, RAM
 	$(BIN)/python -m edge_lstm_benchmarks.firmware
+
+sequences: $(VENV)/.ready  ## compare LSTM, GRU, RNN and Transformer of equal size, to 10^6 steps
+	$(BIN)/python -m edge_lstm_benchmarks.sequence_models
+
+streams: $(VENV)/.ready  ## run a whole book through a model, with saved and restored states
+	$(BIN)/python -m edge_lstm_benchmarks.streams
 
 results: $(VENV)/.ready  ## measure the sample models and rewrite the README's results
 	$(BIN)/python -m edge_lstm_benchmarks.results README.md

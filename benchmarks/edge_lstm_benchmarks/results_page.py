@@ -8,7 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from edge_lstm.files import write_atomically
-from edge_lstm_benchmarks import firmware_report, runtimes_report
+from edge_lstm_benchmarks import (
+    firmware_report,
+    runtimes_report,
+    sequence_models_report,
+    streams_report,
+)
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -24,6 +29,8 @@ Each section is made by the command that it names, from the figures that it keep
 SECTIONS: tuple[tuple[str, Callable[[list[Document]], str]], ...] = (
     ("runs", runtimes_report.render),
     ("costs", firmware_report.render),
+    ("sequence_models", sequence_models_report.render),
+    ("streams", streams_report.render),
 )
 
 
