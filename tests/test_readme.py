@@ -80,10 +80,14 @@ def test_python_of_the_readme_runs(
     folder: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.chdir(folder)
-    (convert, _) = next(shown_commands())
-    assert cli.run(shlex.split(convert)[1:]) == 0
-    run, from_torch = blocks("python")
-    exec(compile(run, "README.md", "exec"), {})
+    commands = [shlex.split(command) for command, _ in shown_commands()]
+    native = next(words for words in commands if "native" in words)
+    for words in (commands[0], native):
+        assert cli.run(words[1:]) == 0
+    run, compiled, from_torch, alone = blocks("python")
+    monkeypatch.syspath_prepend("out/weather_native")
+    for block in (run, compiled, alone):
+        exec(compile(block, "README.md", "exec"), {})
     pytest.importorskip("torch", reason="torch not found: pip install torch")
     exec(compile(from_torch, "README.md", "exec"), {})
     import edge_lstm
