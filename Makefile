@@ -21,6 +21,7 @@ FUZZ_MODELS ?= 3000
 FUZZ_GRAPHS ?= 2000
 # How many random models of each framework it reads, and writes to be read again.
 FUZZ_ROUND_TRIPS ?= 300
+FUZZ_NATIVE ?= 300
 FUZZ_SEED   ?= $(shell date +%s)
 
 # What `make sim` runs the weather model on; a name that is unknown lists those there are.
@@ -28,7 +29,7 @@ SIM_DEVICES ?= nrf52840,rp2040,rp2350,stm32f7,esp32-c3,corstone-300
 WEATHER     := benchmarks/edge_lstm_benchmarks/models/weather
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check bench firmware sequences streams results supported fuzz sim test-tflite-runtime test-tflm-2026-08 install-everything clean
+.PHONY: help demo test check bench firmware sequences streams accuracy results supported fuzz sim test-tflite-runtime test-tflm-2026-08 install-everything clean
 
 help:  ## list these targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-20s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -55,6 +56,9 @@ sequences: $(VENV)/.ready  ## compare LSTM, GRU, RNN and Transformer of equal si
 streams: $(VENV)/.ready  ## run a whole book through a model, with saved and restored states
 	$(BIN)/python -m edge_lstm_benchmarks.streams
 
+accuracy: $(VENV)/.ready  ## measure what trained models lose in integers, in every profile
+	$(BIN)/python -m edge_lstm_benchmarks.real_models
+
 results: $(VENV)/.ready  ## measure the sample models and rewrite the README's results
 	$(BIN)/python -m edge_lstm_benchmarks.results README.md
 
@@ -66,6 +70,7 @@ fuzz: $(VENV)/.ready  ## run the property tests and the random models on many ne
 	  $(PYTEST) -k random tests/test_conformance.py tests/test_graph_conformance.py
 	EDGE_LSTM_ROUND_TRIPS=$(FUZZ_ROUND_TRIPS) EDGE_LSTM_SEED=$(FUZZ_SEED) $(PYTEST) -k 'random or survive' \
 	  tests/test_round_trips.py tests/test_read_keras.py tests/test_write_onnx_cells.py tests/test_recurrent_onnx.py
+	EDGE_LSTM_NATIVE=$(FUZZ_NATIVE) EDGE_LSTM_SEED=$(FUZZ_SEED) $(PYTEST) -k random tests/test_native.py
 	$(PYTEST) -m hypothesis --hypothesis-profile=fuzz
 
 sim: $(VENV)/.ready  ## run the sample model as firmware under CPU emulation

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import importlib.util
 import multiprocessing
+import os
 import shutil
 import subprocess
 import sys
@@ -31,6 +32,8 @@ from edge_lstm_converters.host_source import host_source
 
 pytestmark = pytest.mark.skipif(shutil.which("gcc") is None, reason="no gcc; apt-get install gcc")
 BUILD_SECONDS = 600
+MODELS = int(os.environ.get("EDGE_LSTM_NATIVE", "8"))
+SEED = int(os.environ.get("EDGE_LSTM_SEED", "0"))
 LEVELS = (0, 1, 2)
 """Portable, AVX2, AVX-512; a processor without one takes the best that it has."""
 
@@ -54,6 +57,20 @@ def lstm(draw: np.random.Generator, name: str, inputs: int, hidden: int, gain: f
     )
     first = draw.uniform(-0.9, 0.9, (2, hidden)).astype(np.float32)
     return Lstm(name, gates, initial_hidden=first[0], initial_cell=first[1])  # type: ignore[arg-type]
+
+
+def random_program(seed: int) -> Program:
+    """A program of one to three layers, of any profile and size; weights up to the extremes."""
+    draw = np.random.default_rng([seed, 20261123])
+    profile = draw.choice(["edge", "edge", *PROFILES])
+    sizes = tuple(
+        int(draw.integers(1, draw.choice([12, 40, 80]))) for _ in range(draw.integers(2, 5))
+    )
+    head = int(draw.choice([0, 0, 1, 5]))
+    dtypes = ["int8", "int8", "tokens"] + ["int16"] * (profile in ("edge", "tflm", "cmsis-nn"))
+    dtype = str(draw.choice(dtypes))
+    last = bool(draw.integers(2))
+    return program_of(seed, sizes, head, dtype, last=last, profile=str(profile))
 
 
 def program_of(
@@ -114,6 +131,24 @@ CASES = {
     "tflite-runtime": program_of(13, (12, 40), profile="tflite-runtime"),
     "16-bit activations": program_of(14, (6, 10), 2, "int16", profile="tflm"),
 }
+
+
+@pytest.mark.parametrize("number", range(MODELS))
+def test_random_programs_give_the_bytes_of_the_numpy_runtime(number: int) -> None:
+    program = random_program(SEED + number)
+    draw = np.random.default_rng(SEED + number)
+    signal, dtype = program.input_tensor.signal, program.input_tensor.dtype
+    for rows, steps in ((1, 40), (int(draw.integers(2, 10)), int(draw.integers(1, 36)))):
+        x = inputs_of(draw, signal, dtype, rows, steps)
+        want = program.predict(x)
+        for level in LEVELS:
+            session = program.compile(rows, level=level)
+            np.testing.assert_array_equal(session.run(x), want, err_msg=f"level {level}")
+            session.reset()
+            for t in range(steps):
+                y = session.step(x[:, t])
+            end = want if program.output_tensor.signal.kind != "sequence" else want[:, -1]
+            np.testing.assert_array_equal(y, end, err_msg=f"level {level}, step by step")
 
 
 @pytest.mark.parametrize("name", CASES)
