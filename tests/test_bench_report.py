@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import json
 import re
 import shutil
 import subprocess
@@ -12,7 +13,7 @@ from dataclasses import replace
 from html.parser import HTMLParser
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 from xml.etree import ElementTree
 
 import numpy as np
@@ -199,6 +200,14 @@ def test_other_precisions_share_a_colour_and_the_legend_names_them(document: Doc
     assert "int8-dynamic or float16" in text
 
 
+def test_page_tells_on_what_a_backend_ran(document: Document) -> None:
+    (row, *rest) = document["results"]
+    assert "Ran on" not in Reader(html_page(document)).sections
+    told = {**document, "results": [{**row, "ran_on": "CPU: <LSTM> in bf16"}, *rest]}
+    said = Reader(html_page(told)).sections["Ran on"]
+    assert f"{row['backend']} CPU: <LSTM> in bf16" in said
+
+
 def test_comparison_is_on_the_page(document: Document) -> None:
     worse: Document = {"model": "weather", "backend": "slow", "scenario": "stream", "field": "runs"}
     worse |= {"base": None, "now": None, "change": None, "reason": "no longer: <gone>"}
@@ -210,18 +219,32 @@ def test_comparison_is_on_the_page(document: Document) -> None:
 # In a browser
 
 
-def screenshot(page: Path, folder: Path, *, dark: bool) -> Any:
-    """Return a page as headless Chromium shows it, ``[rows, columns, 4]``."""
+class Shown(NamedTuple):
+    """A page in headless Chromium."""
+
+    pixels: Any  # [rows, columns, 4]
+    console: list[str]
+    fetched: set[str]
+
+
+def show(page: Path, folder: Path, *, dark: bool) -> Shown:
+    """Return a page as Chromium shows it, what it said, and what the page asked for."""
     image = pytest.importorskip("matplotlib.image", reason="pip install matplotlib")
     assert CHROMIUM is not None
-    target = folder / f"{'dark' if dark else 'light'}.png"
+    target, log = folder / f"{'dark' if dark else 'light'}.png", folder / "net.json"
     scheme = 0 if dark else 1  # blink::mojom::PreferredColorScheme
     command = [CHROMIUM, "--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars"]
-    command += [f"--blink-settings=preferredColorScheme={scheme}"]
+    command += [f"--blink-settings=preferredColorScheme={scheme}", "--enable-logging=stderr"]
     command += [f"--user-data-dir={folder / 'profile'}", "--window-size=1100,2600"]
-    command += ["--host-resolver-rules=MAP * ~NOTFOUND", f"--screenshot={target}", page.as_uri()]
-    subprocess.run(command, capture_output=True, timeout=60, check=True)
-    return (image.imread(target) * 255).round().astype(int)
+    command += ["--host-resolver-rules=MAP * ~NOTFOUND", f"--log-net-log={log}"]
+    command += [f"--screenshot={target}", page.as_uri()]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
+    told = [event.get("params", {}) for event in json.loads(log.read_text())["events"]]
+    # What the browser asks for by itself has no page that it starts from.
+    asked = {p["url"] for p in told if p.get("initiator", "not an origin") != "not an origin"}
+    pixels = (image.imread(target) * 255).round().astype(int)
+    console = [line for line in done.stderr.splitlines() if ":CONSOLE:" in line]
+    return Shown(pixels, console, asked)
 
 
 def colour(rule: str, page: str, *, dark: bool) -> list[int]:
@@ -235,7 +258,9 @@ def colour(rule: str, page: str, *, dark: bool) -> list[int]:
 def test_page_shows_in_a_browser_in_light_and_dark(page: str, tmp_path: Path, dark: bool) -> None:
     path = tmp_path / "out.html"
     path.write_text(page, encoding="utf8")
-    shown = screenshot(path, tmp_path, dark=dark)[:, :, :3]
+    found = show(path, tmp_path, dark=dark)
+    assert (found.console, found.fetched) == ([], set())
+    shown = found.pixels[:, :, :3]
     assert shown[2, 2].tolist() == colour("page", page, dark=dark)
     # Text, both kinds of marks, and the bars of memory are drawn in their colours.
     for rule in ("ink", "float", "int8", "card"):
@@ -243,6 +268,15 @@ def test_page_shows_in_a_browser_in_light_and_dark(page: str, tmp_path: Path, da
         assert same.sum() > 50, rule
     # Nothing is wider than the window: the margin at the right is the page's colour all the way.
     assert (shown[:, -4:] == colour("page", page, dark=dark)).all()
+
+
+@needs_chromium
+def test_errors_and_fetches_of_a_page_would_be_found(tmp_path: Path) -> None:
+    path = tmp_path / "out.html"
+    path.write_text('<img src="http://nowhere.invalid/a.png"><script>nothing()</script>')
+    found = show(path, tmp_path, dark=False)
+    assert "nothing is not defined" in found.console[0]
+    assert found.fetched == {"http://nowhere.invalid/a.png"}
 
 
 # Charts

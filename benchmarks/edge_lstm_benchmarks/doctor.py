@@ -52,6 +52,10 @@ PACKAGES = (
     Package("pyelftools", "reading what was compiled", FIRMWARE),
     Package("tflite-micro", "running .tflite in TFLM", "pip install --pre tflite-micro"),
     Package("torch", "reading .pt2 and modules", "pip install torch"),
+    Package("openvino", "running in OpenVINO", "pip install openvino"),
+    Package("MNN", "running in MNN", "pip install MNN"),
+    Package("ncnn", "running in ncnn", "pip install ncnn"),
+    Package("tract", "running in tract", "pip install tract"),
     Package("ethos-u-vela", "compiling for an Ethos-U NPU", "pip install ethos-u-vela"),
 )
 # Beside the packages above, which need none of them.

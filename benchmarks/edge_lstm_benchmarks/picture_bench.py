@@ -14,6 +14,8 @@ from edge_lstm_benchmarks.picture import FLOAT, GRID, INT8
 Document = dict[str, Any]
 OTHER, PALE = "#7a5195", "#c3c8cd"
 COLOURS = {"float32": FLOAT, "int8": INT8}
+MOST_DECADES = 3.5
+"""In which three numbers a decade have room."""
 
 
 def check_matplotlib() -> None:
@@ -151,7 +153,9 @@ def _log_axis(axes: Any) -> None:
     from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
     axes.set_xscale("log")
-    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    low, high = axes.get_xlim()
+    subs = (1, 2, 5) if high < 10**MOST_DECADES * low else (1,)
+    axes.xaxis.set_major_locator(LogLocator(subs=subs))
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.10g}"))
     axes.xaxis.set_minor_locator(NullLocator())
 

@@ -85,6 +85,7 @@ def _model(model: Document, results: list[Document]) -> Iterator[str]:
         yield from latency_section(ran)
         yield from cost_sections(ran)
     yield from _counted(counted)
+    yield from _places(results)
     yield from inside_sections(model.get("analysis"))
     yield from steps_sections([*ran, *counted])
     yield from matrix_section(model.get("bit_exactness"))
@@ -168,6 +169,14 @@ def _results_table(ran: list[Document]) -> Iterator[str]:
         if r["warning"]:
             warning = f"{r['backend']}: {r['warning']}"
             yield f'<p><span class="bad">warning</span> {escape(warning)}</p>'
+
+
+def _places(results: list[Document]) -> Iterator[str]:
+    """Yield which parts of an engine ran what, and in what, where engines tell."""
+    told = [[escape(r["backend"]), escape(r["ran_on"])] for r in results if r.get("ran_on")]
+    if told:
+        yield "<h3>Ran on</h3>"
+        yield table(["backend", "as it says"], told, "prose")
 
 
 def _share_run(result: Document) -> str:
