@@ -6,7 +6,8 @@ BIN    := $(VENV)/bin
 PYTEST := $(BIN)/python -m pytest -n auto --dist worksteal
 
 # What the fullest test run needs on top of the development environment; versions: constraints.txt.
-EVERYTHING := torch onnxscript tflite-micro ethos-u-vela safetensors scikit-learn keras
+EVERYTHING := torch onnxscript tflite-micro ethos-u-vela safetensors scikit-learn keras \
+  openvino MNN ncnn tract
 
 # tflite-runtime's last release needs NumPy 1 and Python 3.9 to 3.11: it gets its own environment.
 TFLITE_RUNTIME_VENV   := .venv-tflite-runtime
