@@ -156,6 +156,16 @@ def test_a_pt2_is_refused_by_its_node(
     assert node in refused(tmp_path / "m.pt2", capsys)
 
 
+@pytest.mark.filterwarnings("ignore")  # torch.jit's of its own end
+def test_a_torchscript_file_is_told_what_to_save_instead(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    torch = pytest.importorskip("torch", reason="PyTorch not found: pip install torch")
+    lstm = torch.nn.LSTM(3, 4)
+    torch.jit.trace(lstm, (torch.randn(5, 1, 3),)).save(str(tmp_path / "m.pt"))
+    assert "a TorchScript archive; save the state dict with" in refused(tmp_path / "m.pt", capsys)
+
+
 def test_a_pt2_of_an_older_pytorch_is_told_how_to_be_saved_again(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -135,9 +135,9 @@ def load_graph(path: Path, part: Part | None = None) -> Graph:
         UnreadableModel: it is damaged, or not ONNX.
         UnsupportedModel: it is ONNX of a kind that no rule of ours covers.
     """
-    model = onnx.ModelProto()
+    model, data = onnx.ModelProto(), read_bytes(path)
     try:
-        model.ParseFromString(read_bytes(path))
+        model.ParseFromString(data)
     except Exception as error:  # protobuf's DecodeError; its package is onnx's affair
         raise UnreadableModel(
             f"{path}: is damaged or not ONNX ({one_line(error)}); export the model again"

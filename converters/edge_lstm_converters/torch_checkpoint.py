@@ -112,9 +112,15 @@ def open_archive(path: Path, data: bytes) -> zipfile.ZipFile:
 
     Raises:
         UnreadableModel: the parts claim more, as those of a zip bomb do.
+        UnsupportedModel: it is TorchScript's, which holds code.
         zipfile.BadZipFile: it is no zip archive.
     """
     archive = zipfile.ZipFile(io.BytesIO(data))
+    if any(name.endswith("/constants.pkl") for name in archive.namelist()):
+        raise UnsupportedModel(
+            f"{path}: a TorchScript archive; save the state dict with"
+            " torch.save(model.state_dict(), path), or torch.export.save a .pt2"
+        )
     # Entries of an honest file are stored, not compressed, and do not overlap.
     claimed = sum(info.file_size for info in archive.infolist())
     if claimed > len(data):
@@ -148,11 +154,6 @@ class _ZipReader:
         self.path, self.archive = path, archive
         self.infos = {info.filename: info for info in archive.infolist()}
         pickles = [name for name in self.infos if name.rsplit("/", 1)[-1] == "data.pkl"]
-        if any(name.endswith("/constants.pkl") for name in self.infos):
-            raise UnsupportedModel(
-                f"{path}: a TorchScript archive; save the state dict with"
-                " torch.save(model.state_dict(), path), or torch.export.save a .pt2"
-            )
         if any(name.endswith("models/model.json") for name in self.infos):
             raise UnsupportedModel(f"{path}: an exported program, no checkpoint; name it .pt2")
         if len(pickles) != 1:
