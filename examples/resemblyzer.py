@@ -21,20 +21,18 @@ import sys
 from pathlib import Path
 
 import numpy as np
-from speech import F32, RATE, read_wav, spoken
+from speech import read_wav, spoken
 
 from edge_lstm import float_reference
-from edge_lstm.arrays import I64, Bool
+from edge_lstm.arrays import F32, I64
 from edge_lstm.calibrate import calibrate
 from edge_lstm.quantize import quantize
 from edge_lstm.spec import ModelSpec
 from edge_lstm_benchmarks import datasets
+from edge_lstm_benchmarks.speech import long_enough, mel_powers, named, unit
 from edge_lstm_converters import read
 
 CLIPS = 40
-STEPS, HOP, WINDOW, BANDS = 160, 160, 400, 40
-LOUDNESS_DB = -30.0
-
 LAYERS = Path(__file__).parent / "layers" / "resemblyzer.toml"
 
 
@@ -79,57 +77,6 @@ def read_clips(folders: list[str]) -> tuple[list[F32], I64]:
         clips += found
         speakers += [number] * len(found)
     return clips, np.array(speakers)
-
-
-def long_enough(sound: F32) -> bool:
-    return len(sound) >= STEPS * HOP + WINDOW
-
-
-def mel_powers(sound: F32) -> F32:
-    """Return [160, 40] mel powers of the middle of a clip, as Resemblyzer computes them."""
-    first = (len(sound) - STEPS * HOP - WINDOW) // 2
-    sound = sound[first : first + STEPS * HOP + WINDOW]
-    # Quiet clips are raised to -30 dBFS; loud ones stay.
-    level = 10 * np.log10(np.mean(sound.astype(np.float64) ** 2) + 1e-12)
-    sound = sound * np.float32(10 ** (max(0.0, LOUDNESS_DB - level) / 20))
-    starts = np.arange(STEPS)[:, None] * HOP
-    hann = 0.5 - 0.5 * np.cos(2 * np.pi * np.arange(WINDOW) / WINDOW)
-    spectrum = np.fft.rfft(sound[starts + np.arange(WINDOW)] * hann)
-    powers: F32 = (np.abs(spectrum) ** 2 @ mel_bands().T).astype(np.float32)
-    return powers
-
-
-def mel_bands() -> F32:
-    """Return [40, 201]: triangles on Slaney's mel scale, each of area 1 over hertz."""
-
-    def hertz(mel: F32) -> F32:
-        linear = mel * 200 / 3
-        above = 1000 * np.exp((mel - 15) * np.log(6.4) / 27)
-        return np.where(mel < 15, linear, above).astype(np.float32)
-
-    top = 15 + 27 * np.log(RATE / 2 / 1000) / np.log(6.4)
-    edges = hertz(np.linspace(0, top, BANDS + 2))
-    bins = np.fft.rfftfreq(WINDOW, 1 / RATE)
-    rising = (bins - edges[:-2, None]) / np.diff(edges)[:-1, None]
-    falling = (edges[2:, None] - bins) / np.diff(edges)[1:, None]
-    triangles = np.maximum(0, np.minimum(rising, falling))
-    bands: F32 = (triangles * (2 / (edges[2:] - edges[:-2]))[:, None]).astype(np.float32)
-    return bands
-
-
-def unit(rows: F32) -> F32:
-    """Return each row scaled to length 1."""
-    scaled: F32 = rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-9)
-    return scaled
-
-
-def named(voices: F32, speakers: I64, known: Bool) -> float:
-    """Return the share of unknown clips that the nearest mean voice names rightly."""
-    means = np.stack(
-        [unit(voices[known & (speakers == s)]).mean(axis=0) for s in range(speakers.max() + 1)]
-    )
-    guesses = (voices[~known] @ unit(means).T).argmax(axis=1)
-    return float((guesses == speakers[~known]).mean())
 
 
 if __name__ == "__main__":

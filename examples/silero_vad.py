@@ -18,9 +18,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
-import onnx
-import onnxruntime
-from speech import F32, RATE, sounds_of
+from speech import sounds_of
 
 from edge_lstm import float_reference
 from edge_lstm.backend import BenchModel
@@ -30,11 +28,10 @@ from edge_lstm.samples import Samples
 from edge_lstm.spec import ModelSpec
 from edge_lstm_benchmarks import datasets
 from edge_lstm_benchmarks.harness import run_bench
+from edge_lstm_benchmarks.speech import RATE, SILERO_FRAME, silero_features
 from edge_lstm_converters import read
 
-FEATURES = "/Transpose_output_0"  # what the convolutions give to the LSTM, [frames, 1, 128]
 LAYERS = Path(__file__).parent / "layers" / "silero_vad.toml"  # the part from there on
-FRAME, CONTEXT = 512, 64
 PAUSE_S = 0.4
 BENCH_FRAMES = 500
 
@@ -46,14 +43,14 @@ def main(paths: list[str]) -> int:
     for sound in sounds_of(paths):
         parts += [sound, rng.normal(0, 1e-4, int(PAUSE_S * RATE)).astype(np.float32)]
     source = datasets.silero_vad_onnx()
-    features, wanted = run_whole(source, np.concatenate(parts))
+    features, wanted = silero_features(source, np.concatenate(parts))
     spec = read(source, layers=LAYERS, name="silero_vad_lstm")
     assert isinstance(spec, ModelSpec)
 
     half = len(features) // 2
     first, second = features[None, :half], features[None, half:]
     found = float_reference.run(spec, features[None])[0, :, 0]
-    print(f"{len(features):,} frames, {len(features) * FRAME / RATE:.0f} s of sound")
+    print(f"{len(features):,} frames, {len(features) * SILERO_FRAME / RATE:.0f} s of sound")
     print(f"float part against the whole model in onnxruntime: {abs(found - wanted).max():.1e}")
     program = quantize(spec, calibrate(spec, first), "tflm")
     in_float = float_reference.run(spec, second)[0, :, 0]
@@ -71,22 +68,6 @@ def main(paths: list[str]) -> int:
     print("\nAccuracy here is the share of decisions that are the float model's.")
     print(report.text())
     return int(share < 0.995 or bool(report.mismatches()))
-
-
-def run_whole(source: Path, sound: F32) -> tuple[F32, F32]:
-    """Return the LSTM's features [frames, 128] and the speech probabilities [frames]."""
-    model = onnx.load(source)
-    model.graph.output.append(onnx.helper.make_tensor_value_info(FEATURES, 1, None))
-    session = onnxruntime.InferenceSession(model.SerializeToString())
-    count = len(sound) // FRAME
-    # A frame is the last 64 samples of the one before, and 512 new ones.
-    padded = np.pad(sound[: count * FRAME], (CONTEXT, 0))
-    starts = np.arange(count)[:, None] * FRAME
-    zero = np.zeros((1, 1, 128), np.float32)
-    probabilities, _, _, features = session.run(
-        None, {"input": padded[starts + np.arange(CONTEXT + FRAME)], "h": zero, "c": zero}
-    )
-    return features[:, 0], probabilities.reshape(-1)
 
 
 if __name__ == "__main__":

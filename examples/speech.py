@@ -8,10 +8,12 @@ import wave
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 
-F32 = npt.NDArray[np.float32]
-RATE = 16_000
+from edge_lstm.arrays import F32
+from edge_lstm.errors import UsageError
+from edge_lstm_benchmarks import speech as speech_of_models
+from edge_lstm_benchmarks.speech import resample
+
 SENTENCES = (
     "The quick brown fox jumps over the lazy dog.",
     "How many sheets of paper are left in the printer downstairs?",
@@ -23,30 +25,11 @@ SENTENCES = (
 
 
 def read_wav(path: Path) -> F32:
-    """Return mono sound in [-1, 1] at 16 kHz, from 16-bit PCM at 8 or 16 kHz."""
-    with wave.open(str(path), "rb") as file:
-        rate, width, channels = file.getframerate(), file.getsampwidth(), file.getnchannels()
-        if rate not in (8_000, RATE) or width != 2 or channels != 1:
-            sys.exit(f"{path}: {rate} Hz, {8 * width} bits, {channels} channels; want 16-bit mono"
-                     " at 8,000 or 16,000 Hz")  # fmt: skip
-        data = np.frombuffer(file.readframes(file.getnframes()), "<i2")
-    sound = (data / 32768).astype(np.float32)
-    return sound if rate == RATE else resample(sound, rate)
-
-
-def resample(sound: F32, rate: int) -> F32:
-    """Return ``sound`` at 16 kHz: sinc interpolation, 32 samples each side, Hann window."""
-    step = rate / RATE
-    cutoff = min(1.0, 1 / step)
-    padded = np.pad(sound, 64)
-    parts = [np.empty(0, np.float32)]
-    for first in range(0, int(len(sound) / step), RATE):  # a second at a time, for the memory
-        places = np.arange(first, min(first + RATE, int(len(sound) / step))) * step
-        at = np.floor(places).astype(np.int64)[:, None] + np.arange(-31, 33)
-        away = places[:, None] - at
-        weights = cutoff * np.sinc(cutoff * away) * np.cos(np.pi * away / 66) ** 2
-        parts.append((weights * padded[at + 64]).sum(axis=1).astype(np.float32))
-    return np.concatenate(parts)
+    """Return mono sound in [-1, 1] at 16 kHz, or end with what is wrong with the file."""
+    try:
+        return speech_of_models.read_wav(path)
+    except UsageError as error:
+        sys.exit(str(error))
 
 
 def spoken() -> list[F32]:
