@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from edge_lstm.backend import CallShape
-from edge_lstm_benchmarks import bytes_bound, open_backend
+from edge_lstm_benchmarks import bytes_bound, native_costs, open_backend
 from edge_lstm_benchmarks.remote import Worker, load_session
 from edge_lstm_benchmarks.runtimes import (
     MODES,
@@ -131,6 +131,36 @@ def test_the_page_says_how_near_the_bound_a_step_is() -> None:
     page = render([{"date": "2026-01-01", "host": host, "runs": [], "bounds": bounds}])
     assert "| 40x64 | 26,624 | 0.1 | 0.25 | 2.50 (3: met) |" in page
     assert "| 40x256x3 | 1,339,392 | 8 | 14 | 1.75 (1.5: **missed**) |" in page
+
+
+def test_the_page_says_how_native_code_starts_and_what_threads_bring() -> None:
+    bounds = [
+        {
+            "shape": "40x64",
+            "weight_bytes": 26624,
+            "bound_us": 0.1,
+            "step_us": 0.25,
+            "first_step_ms": 12.34,
+            "python_alone_ms": 9.0,
+            "sequences_per_s": {"1": 1000.0, "16": 15500.0},
+        }
+    ]
+    host = {"cpu": "Some CPU", "cpus": 16, "architecture": "x", "system": "y"}
+    host |= {"python": "3", "numpy": "2"}
+    page = render([{"date": "2026-01-01", "host": host, "runs": [], "bounds": bounds}])
+    assert "| 40x64 | 12.3 (15: met) | 9.0 | 1,000 | 15,500 by 16: 15.50 times |" in page
+
+
+@pytest.mark.skipif(shutil.which("gcc") is None, reason="no gcc; apt-get install gcc")
+def test_starts_and_threads_are_timed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("EDGE_LSTM_CACHE", str(tmp_path))
+    for name, value in (("STARTS", 1), ("ROUNDS", 1), ("SLICE_S", 0.01)):
+        monkeypatch.setattr(native_costs, name, value)
+    found = native_costs.native_costs("8x16", random_model("8x16").integers("edge"))
+    assert found["python_alone_ms"] > 0
+    assert found["first_step_ms"] > 0
+    assert "1" in found["sequences_per_s"]
+    assert all(speed > 0 for speed in found["sequences_per_s"].values())
 
 
 @pytest.mark.skipif(shutil.which("gcc") is None, reason="no gcc; apt-get install gcc")

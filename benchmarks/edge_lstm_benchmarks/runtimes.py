@@ -44,6 +44,7 @@ from edge_lstm.spec import ModelSpec, Signal
 from edge_lstm_benchmarks import BACKENDS, open_backend
 from edge_lstm_benchmarks.bytes_bound import bound_of
 from edge_lstm_benchmarks.machine import cpu_name, describe_host, timing_cpu
+from edge_lstm_benchmarks.native_costs import native_costs
 from edge_lstm_benchmarks.remote import Worker, load_session
 from edge_lstm_benchmarks.results_page import ROOT, write_page
 from edge_lstm_benchmarks.runtimes_report import GOALS
@@ -330,7 +331,11 @@ def run(
     finally:
         for one in contestants:
             one.close()
-    bounds = [bound_of(shape, random_model(shape).integers(EDGE)) for shape in shapes]
+    bounds = []
+    for shape in shapes:
+        program = random_model(shape).integers(EDGE)
+        bound = bound_of(shape, program)
+        bounds.append(bound if "skipped" in bound else {**bound, **native_costs(shape, program)})
     day = datetime.datetime.now(datetime.timezone.utc).date().isoformat()
     # Without the kernel's build, which says nothing about speed and much about the place.
     host = {**describe_host(), "system": platform.system()}

@@ -56,6 +56,7 @@ BEST = (
 """Every engine that is not ours."""
 BOUND_GOALS = {"40x64": 3.0, "40x256x3": 1.5}
 """At most so many times as long as reading the weights."""
+START_GOAL_MS = 15
 
 
 def _stream(title: str, ours: str, peers: tuple[str, ...], least: tuple[float | None, ...]) -> Goal:
@@ -269,8 +270,37 @@ def _bounds(bounds: list[dict[str, Any]]) -> str:
     head = ["shape", "weight bytes", "us to read them", "us per step in C", "ratio (goal: at most)"]
     return (
         "\n#### One step called from C, and the time that reading its weights takes\n\n"
-        f"{_table(head, rows)}"
+        f"{_table(head, rows)}{_costs(bounds)}"
     )
+
+
+def _costs(bounds: list[dict[str, Any]]) -> str:
+    """Return the start without NumPy, and what more threads bring."""
+    rows = []
+    for bound in bounds:
+        if "first_step_ms" in bound:
+            first, speeds = bound["first_step_ms"], bound["sequences_per_s"]
+            most = max(speeds, key=int)
+            word = "met" if first <= START_GOAL_MS else "**missed**"
+            rows.append(
+                [
+                    bound["shape"],
+                    f"{first:.1f} ({START_GOAL_MS}: {word})",
+                    f"{bound['python_alone_ms']:.1f}",
+                    f"{speeds['1']:,.0f}",
+                    f"{speeds[most]:,.0f} by {most}: {speeds[most] / speeds['1']:.2f} times",
+                ]
+            )
+    if not rows:
+        return ""
+    head = [
+        "shape",
+        "ms from a process's start to the first step, without NumPy (goal: at most)",
+        "of it Python",
+        "sequences of 100 steps a second by one thread",
+        "by more, each with its session",
+    ]
+    return f"\n{_table(head, rows)}"
 
 
 def _differences(runs: list[Run]) -> str:
