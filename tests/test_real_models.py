@@ -159,6 +159,24 @@ def test_the_refusal_of_the_whole_names_the_part(tmp_path: Path) -> None:
         read(whole_graph(tmp_path))
 
 
+def test_the_refusal_of_the_head_names_the_part_in_front_of_it(tmp_path: Path) -> None:
+    whole = onnx.load(whole_graph(tmp_path))
+    del whole.graph.node[0]
+    whole.graph.node[0].input[0] = "x"
+    onnx.save(whole, tmp_path / "head.onnx")
+    with pytest.raises(
+        ValueError, match=r"node 'behind' \(Sin\): .* from 'x' to 'steps', as start"
+    ):
+        read(tmp_path / "head.onnx")
+    layers = part_file(tmp_path, 'start = "x"\nend = ["steps"]\n')
+    spec = read(tmp_path / "head.onnx", layers=layers)
+    assert isinstance(spec, ModelSpec)
+    x = np.random.default_rng(1).standard_normal((5, 2, 3)).astype(np.float32)
+    (want,) = onnxruntime_says(tmp_path / "head.onnx", {"x": x})
+    found = float_reference.run(spec, x.swapaxes(0, 1)).swapaxes(0, 1)
+    assert np.abs(np.sin(found) - want).max() <= 1e-6  # float32, sums of five products
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [

@@ -330,6 +330,10 @@ REFUSED = {
         ),
         "takes several axes in one for its features axis",
     ),
+    "log_softmax": (
+        Case(lambda m, x: torch.log_softmax(m.lstm(x)[0], -1), {"lstm": lstm(4, 5)}, (X,)),
+        r"aten\.log_softmax\.int: .* want the model without it, or with softmax: the greatest",
+    ),
     "random state": (
         Case(lambda m, x: m.lstm(x, (torch.randn(1, 3, 5), STATE))[0], {"lstm": lstm(4, 5)}, (X,)),
         r"aten\.randn\.default: has no counterpart here",

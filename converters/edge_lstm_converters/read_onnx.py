@@ -286,14 +286,18 @@ class _Walk:
             accepted = "want them folded, as torch.onnx.export does, and onnxsim"
             raise RefusedError("computes with constants alone", accepted)
         known = ", ".join([*LAYER_OPS, *MOVE_OPS])
-        raise RefusedError("has no counterpart here", f"want {known}{self._way_out()}")
+        raise RefusedError("has no counterpart here", f"want {known}{self._way_out(node)}")
 
-    def _way_out(self) -> str:
-        """Return what to do about a node that stands before a recurrent layer."""
-        for node in self.graph.nodes:
-            if node.op in recurrent_onnx.RECURRENT_OPS and node.inputs[0] not in self.values:
+    def _way_out(self, refused: Node) -> str:
+        """Return what to do about a node that stands before a recurrent layer, or behind all."""
+        recurrent = [n for n in self.graph.nodes if n.op in recurrent_onnx.RECURRENT_OPS]
+        for node in recurrent:
+            if node.inputs[0] not in self.values:
                 return f"; or the part from {node.inputs[0]!r} on, as start of a file for --layers"
-        return ""
+        if not recurrent:
+            return ""
+        start, end = self.source.name, refused.inputs[0]
+        return f"; or the part from {start!r} to {end!r}, as start and end of a file for --layers"
 
     def _main_output(self) -> tuple[str, View]:
         """Return the one result; final states beside it are the runtime's."""

@@ -58,6 +58,9 @@ WANTED = (
     "LSTM, GRU, RNN and their cells, Linear, Embedding, Conv1d, pooling, LayerNorm, BatchNorm1d,"
     " activations, Flatten, Dropout, sums and concatenations"
 )
+WAYS_OUT = {
+    "aten.log_softmax": "want the model without it, or with softmax: the greatest is the same"
+}
 A_STATE = (
     "want h_n[-1], the last layer's, or torch.cat((h_n[-2], h_n[-1]), dim=1) of two directions"
 )
@@ -106,7 +109,9 @@ class Walk:
         for node in nodes:
             self.node = node
             if base_name(node) not in handlers:
-                raise self.refuse("has no counterpart here", f"want {WANTED}")
+                raise self.refuse(
+                    "has no counterpart here", WAYS_OUT.get(base_name(node), f"want {WANTED}")
+                )
         for node in nodes:
             self.node = node
             results = handlers[base_name(node)](self)
