@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -15,14 +16,15 @@ from edge_lstm_converters import rules, rules_keras, rules_onnx, rules_tflite
 from edge_lstm_converters.supported import _samples, text
 
 SUPPORTED = Path(__file__).parents[1] / "SUPPORTED.md"
+said = cache(text)  # each layer is converted for it, which takes a second
 
 
 def test_supported_md_is_what_the_rules_say() -> None:
-    assert SUPPORTED.read_text(encoding="utf-8") == text(), "run `make supported`"
+    assert SUPPORTED.read_text(encoding="utf-8") == said(), "run `make supported`"
 
 
 def test_every_rule_is_in_it() -> None:
-    found = text()
+    found = said()
     keras: list[Callable[..., object]] = [
         rule for asked in rules_keras.RULES.values() for rule in asked
     ]
@@ -50,7 +52,7 @@ def test_every_layer_is_tried() -> None:
 
 
 def test_the_table_says_yes_and_no() -> None:
-    lines = {line.split("|")[1].strip(): line for line in text().splitlines() if "|" in line}
+    lines = {line.split("|")[1].strip(): line for line in said().splitlines() if "|" in line}
     assert lines["LSTM"] == "| LSTM | yes | yes | yes | every profile |"
     assert lines["LSTM with a projection"].count("yes, in other words") == 2
     assert lines["LSTM with peepholes"] == "| LSTM with peepholes | yes | no | no | no |"
