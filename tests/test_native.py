@@ -39,10 +39,10 @@ LEVELS = (0, 1, 2)
 
 
 @pytest.fixture(autouse=True, scope="module")
-def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """One cache for all tests here, and not the user's."""
+def own_cache(shared_cache: Path) -> Iterator[None]:
+    """Build nothing twice, and nothing into the user's cache."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("EDGE_LSTM_CACHE", str(tmp_path_factory.mktemp("cache")))
+        patch.setenv("EDGE_LSTM_CACHE", str(shared_cache))
         yield
 
 
@@ -412,6 +412,23 @@ def test_without_a_compiler_the_message_says_what_to_install(
     with pytest.raises(MissingTool, match="install gcc or clang"):
         CASES["one"].compile()
     native_build.compiler.cache_clear()
+
+
+@pytest.mark.skipif(
+    importlib.util.find_spec("ziglang") is None,
+    reason="no zig; pip install 'edge-lstm[firmware]'",
+)
+def test_zig_builds_where_there_is_no_other_compiler(monkeypatch: pytest.MonkeyPatch) -> None:
+    native_build.compiler.cache_clear()
+    monkeypatch.delenv("CC", raising=False)
+    monkeypatch.setattr(shutil, "which", lambda name: None)
+    program = CASES["one unit"]
+    x = inputs_of(np.random.default_rng(13), program.input_tensor.signal, "int8", 2, 9)
+    try:
+        assert native_build.compiler()[1:] == ("-m", "ziglang", "cc")
+        np.testing.assert_array_equal(program.compile(2).run(x), program.predict(x))
+    finally:
+        native_build.compiler.cache_clear()
 
 
 def test_a_compiler_that_fails_is_quoted_in_one_line(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -152,8 +152,8 @@ def test_the_page_says_how_native_code_starts_and_what_threads_bring() -> None:
 
 
 @pytest.mark.skipif(shutil.which("gcc") is None, reason="no gcc; apt-get install gcc")
-def test_starts_and_threads_are_timed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("EDGE_LSTM_CACHE", str(tmp_path))
+def test_starts_and_threads_are_timed(shared_cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("EDGE_LSTM_CACHE", str(shared_cache))
     for name, value in (("STARTS", 1), ("ROUNDS", 1), ("SLICE_S", 0.01)):
         monkeypatch.setattr(native_costs, name, value)
     found = native_costs.native_costs("8x16", random_model("8x16").integers("edge"))
@@ -165,9 +165,9 @@ def test_starts_and_threads_are_timed(tmp_path: Path, monkeypatch: pytest.Monkey
 
 @pytest.mark.skipif(shutil.which("gcc") is None, reason="no gcc; apt-get install gcc")
 def test_reading_the_weights_is_timed_beside_the_step(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    shared_cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("EDGE_LSTM_CACHE", str(tmp_path))
+    monkeypatch.setenv("EDGE_LSTM_CACHE", str(shared_cache))
     monkeypatch.setattr(bytes_bound, "ROUNDS", 3)
     monkeypatch.setattr(bytes_bound, "SLICE_NS", 100_000)
     found = bytes_bound.bound_of("16x32", random_model("16x32").integers("edge"))

@@ -38,10 +38,10 @@ print(made)
 
 
 @pytest.fixture(autouse=True, scope="module")
-def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """One cache for all tests here, and not the user's."""
+def own_cache(shared_cache: Path) -> Iterator[None]:
+    """Build nothing twice, and nothing into the user's cache."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("EDGE_LSTM_CACHE", str(tmp_path_factory.mktemp("cache")))
+        patch.setenv("EDGE_LSTM_CACHE", str(shared_cache))
         yield
 
 
