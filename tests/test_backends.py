@@ -365,7 +365,7 @@ def test_the_profile_names_the_provider_of_each_node() -> None:
     for steps in (1, TIME_STEPS):
         shape = CallShape(ROWS, steps, False)
         graph = parse_graph(graph_bytes(sample("stacked").model, shape))
-        assert nodes_of(graph, [CPU], shape)[CPU].count("LSTM") == 2
+        assert nodes_of(graph, None, shape)[CPU].count("LSTM") == 2
 
 
 def test_cuda_rows_say_that_there_is_no_gpu(monkeypatch: pytest.MonkeyPatch) -> None:

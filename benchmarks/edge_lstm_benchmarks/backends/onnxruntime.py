@@ -5,6 +5,7 @@ Whole sequences, or step by step with the state fed back.
 
 from __future__ import annotations
 
+import functools
 import importlib.util
 import json
 import logging
@@ -44,12 +45,14 @@ class Provider(NamedTuple):
         name: as ONNX Runtime has it.
         how: to get a build that has it.
         options: that make it comparable: one thread, float32.
+        plugin: the package that adds it to a build without it, or None.
         waits: whether it computes elsewhere than on the CPU.
     """
 
     name: str
     how: str
     options: Mapping[str, str] = MappingProxyType({})
+    plugin: str | None = None
     waits: bool = False
 
 
@@ -63,6 +66,7 @@ PROVIDERS = {
             "num_of_threads": "1",
             "load_config": json.dumps({"CPU": {"INFERENCE_PRECISION_HINT": "f32"}}),
         },
+        plugin="onnxruntime_ep_openvino",
     ),
     "cuda": Provider(
         "CUDAExecutionProvider",
@@ -84,7 +88,9 @@ PROVIDERS = {
     ),
     "qnn": Provider(
         "QNNExecutionProvider",
-        f"with a Snapdragon's NPU, pip install onnxruntime-qnn, {_INSTEAD}",
+        "with a Snapdragon's NPU, pip install onnxruntime-qnn",
+        {"backend_type": "htp"},
+        plugin="onnxruntime_qnn",
         waits=True,
     ),
     "xnnpack": Provider(
@@ -126,7 +132,7 @@ class OnnxRuntime:
 
     def load(self, data: bytes, shape: CallShape) -> Session:
         graph = parse_graph(data)
-        session = _open(graph, [CPU])
+        session = _open(graph)
         if shape.time_steps == 1:
             return self.step_session(session, graph, shape)
         return WholeSession(_call_of(session), shape)
@@ -178,6 +184,8 @@ class OnnxRuntimeProvider(OnnxRuntime):
             return missing
         import onnxruntime
 
+        if _has_plugin(self._provider):
+            return None
         if self._provider.name in onnxruntime.get_available_providers():
             return None
         build = f"onnxruntime {onnxruntime.__version__}"
@@ -185,21 +193,22 @@ class OnnxRuntimeProvider(OnnxRuntime):
 
     def load(self, data: bytes, shape: CallShape) -> Session:
         graph = parse_graph(data)
-        providers = [(self._provider.name, dict(self._provider.options)), (CPU, {})]
-        session = _open(graph, providers)
+        session = _open(graph, self._provider)
         if self._provider.name not in session.get_providers():
             raise EdgeLstmError(
                 f"{self._provider.name} does not start here, onnxruntime says; {self._provider.how}"
             )
         runner = session_of(graph, _call_of(session), shape)
         runner.ran_on, runner.warning = placement(
-            nodes_of(graph, providers, shape), self._provider.name
+            nodes_of(graph, self._provider, shape), self._provider.name
         )
         return runner
 
 
-def _open(graph: OnnxGraph, providers: list[Any], profile_prefix: str | None = None) -> Any:
-    """Return an InferenceSession with one thread."""
+def _open(
+    graph: OnnxGraph, provider: Provider | None = None, profile_prefix: str | None = None
+) -> Any:
+    """Return an InferenceSession with one thread, on a provider and else the CPU."""
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
@@ -208,7 +217,37 @@ def _open(graph: OnnxGraph, providers: list[Any], profile_prefix: str | None = N
     if profile_prefix is not None:
         options.enable_profiling = True
         options.profile_file_prefix = profile_prefix
-    return onnxruntime.InferenceSession(graph.data, options, providers=providers)
+    if provider is None:
+        return onnxruntime.InferenceSession(graph.data, options, providers=[CPU])
+    if _has_plugin(provider):
+        options.add_provider_for_devices(_plugin_devices(provider)[:1], dict(provider.options))
+        return onnxruntime.InferenceSession(graph.data, options)
+    places = [(provider.name, dict(provider.options)), (CPU, {})]
+    return onnxruntime.InferenceSession(graph.data, options, providers=places)
+
+
+def _has_plugin(provider: Provider) -> bool:
+    return provider.plugin is not None and importlib.util.find_spec(provider.plugin) is not None
+
+
+@functools.cache
+def _register(name: str, plugin: str) -> None:
+    import onnxruntime
+
+    library = importlib.import_module(plugin).get_library_path()
+    onnxruntime.register_execution_provider_library(name, library)
+
+
+def _plugin_devices(provider: Provider) -> list[Any]:
+    """Return the devices that a provider's plugin offers."""
+    import onnxruntime
+
+    assert provider.plugin is not None
+    _register(provider.name, provider.plugin)
+    devices = [d for d in onnxruntime.get_ep_devices() if d.ep_name == provider.name]
+    if not devices:
+        raise EdgeLstmError(f"{provider.name}: {provider.plugin} finds no device here")
+    return devices
 
 
 def _call_of(session: Any) -> Call:
@@ -221,10 +260,10 @@ def _call_of(session: Any) -> Call:
     return call
 
 
-def nodes_of(graph: OnnxGraph, providers: list[Any], shape: CallShape) -> dict[str, list[str]]:
+def nodes_of(graph: OnnxGraph, provider: Provider | None, shape: CallShape) -> dict[str, list[str]]:
     """Return the operators that each provider ran, from the profile of a call."""
     with tempfile.TemporaryDirectory() as folder:
-        session = _open(graph, providers, str(Path(folder) / "profile"))
+        session = _open(graph, provider, str(Path(folder) / "profile"))
         source, *_ = session.get_inputs()
         sizes = [axis for axis in source.shape[2:] if isinstance(axis, int)]
         x = np.zeros((shape.batch_size, shape.time_steps, *sizes), _TYPES[source.type])
