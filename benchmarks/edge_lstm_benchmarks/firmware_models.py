@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -24,7 +25,7 @@ from edge_lstm.cells import (
 from edge_lstm.errors import UnsupportedModel
 from edge_lstm.program import EDGE, Program
 from edge_lstm.quantize import quantize
-from edge_lstm.samples import load_samples
+from edge_lstm.samples import Samples, load_samples
 from edge_lstm.spec import Layer, ModelSpec, Signal
 from edge_lstm_converters import read
 
@@ -199,10 +200,20 @@ MODELS: dict[str, Callable[[str], Program | None]] = {
     "GRU": _gru(True),
     "GRU, reset before": _gru(False),
     "RNN": _rnn,
-    "weather (trained)": _trained("weather"),
-    "weather GRU (trained)": _trained("weather", "gru"),
-    "weather RNN (trained)": _trained("weather", "rnn"),
-    "digits (trained)": _trained("digits"),
-    "digits GRU (trained)": _trained("digits", "gru"),
-    "digits RNN (trained)": _trained("digits", "rnn"),
+    "weather": _trained("weather"),
+    "weather GRU": _trained("weather", "gru"),
+    "weather RNN": _trained("weather", "rnn"),
+    "digits": _trained("digits"),
+    "digits GRU": _trained("digits", "gru"),
+    "digits RNN": _trained("digits", "rnn"),
 }
+TEST_SEQUENCES = 100
+
+
+def trained_samples(model: str) -> Samples | None:
+    """Return the first test sequences of a trained model; None for one of random weights."""
+    path = FOLDER / model.partition(" ")[0] / "test.npz"
+    if not path.is_file():
+        return None
+    samples = load_samples(path)
+    return replace(samples, x=samples.x[:TEST_SEQUENCES])

@@ -31,7 +31,7 @@ def random_inputs(package: Package) -> list[Array]:
         x[steps // 2 + 4 : steps // 2 + 8] = info.min
         x = x.astype(port.dtype)
     if not package.streams:
-        return [x, x[::-1]]
+        return [x, x[::-1], *(np.roll(x, by, axis=0) for by in range(1, min(steps, 8)))]
     if package.writes_every_step:
         return [x]
     return [x, *(x[start : start + start + 1] for start in range(0, steps // 2, 2))]
