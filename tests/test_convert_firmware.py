@@ -115,6 +115,13 @@ def test_c_and_tflm_are_written_only_when_asked_for(weather: FromWeather) -> Non
     assert set(manifest["files"]) == {"onnx", "tflite", "elstm"}
 
 
+def test_c_of_a_tflite_file_takes_as_many_steps_as_its_input(tmp_path: Path) -> None:
+    model = Path(__file__).parent / "golden/tf_bidirectional_stack/model.tflite"
+    options = ConvertOptions(targets=("c",), profile="litert", check=False)
+    convert(model, tmp_path, options)
+    assert "#define model_MAX_STEPS 7\n" in (tmp_path / "model_c/src/model.h").read_text()
+
+
 def test_float32_has_no_c(weather: FromWeather) -> None:
     with pytest.raises(UsageError, match="C hold integers, not float32"):
         weather(targets=("c",), quant="float32")

@@ -47,7 +47,7 @@ class ConvertOptions:
             ``edge`` where C or native code alone is asked for, else ``tflm``.
         time_steps: steps of one call of the ``.tflite``, 1 for streaming, and the most that C
             takes of a model that needs whole sequences. None: the model's own, else the
-            calibration data's.
+            calibration data's, else for C those of a ``.tflite``'s input.
         layers: layer configuration, for state dicts.
         name: of the model and its files; None: the input's stem.
         check: hold the model against its own framework, see ``check``; None: where that can be.
@@ -122,6 +122,7 @@ def convert(
         program = None
     time_steps = _time_steps(source, options, samples, program)
     most_steps = options.time_steps or source.time_steps or _seen_steps(samples)
+    most_steps = most_steps or _steps_in_the_file(source)
     if progress is not None:
         progress("check", 0, 1)
     checked = _checked(model, spec, samples, options)
@@ -248,6 +249,12 @@ def _time_steps(
 def _seen_steps(samples: Samples | None) -> int | None:
     # Data of another shape are refused where they are calibrated with.
     return None if samples is None or samples.x.ndim < 2 else int(samples.x.shape[1])
+
+
+def _steps_in_the_file(source: ModelSpec | Program) -> int | None:
+    """Return the steps of a ``.tflite``'s input, which the model need not be bound to."""
+    steps = source.source.get("time_steps", "")
+    return int(steps) if steps.isdecimal() and len(steps) < 10 else None
 
 
 def _write(
