@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import Literal
 
 from edge_lstm.cells import EDGE_RULES, Activation, Dense, Dropout
+from edge_lstm.cells.edge_dense import told_by_sigmoid
 from edge_lstm.cells.edge_embedding import even_embedding
 from edge_lstm.plain_form import plain_form
 from edge_lstm.program import EDGE, Program, ProgramBuilder, Range, Tensor, check_profile
@@ -60,7 +61,7 @@ def quantize(
     spec, rewritten = plain_form(spec)
     layers, known = fuse(spec.layers, ranges)
     if profile == EDGE:
-        layers, known = even_embedding(layers, known)
+        layers, known = even_embedding(layers, told_by_sigmoid(layers, known))
     rules = EDGE_RULES if profile == EDGE else None
     builder = ProgramBuilder(known, activation_dtype, rules)
     if spec.input.kind == "tokens":

@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import pairwise
 from typing import ClassVar, Literal
 
 import numpy as np
 
 from edge_lstm.arrays import I8, I16, I32, I64, Array
+from edge_lstm.cells.activation import Activation
 from edge_lstm.cells.dense import Dense
 from edge_lstm.cells.edge_columns import columns_of
 from edge_lstm.cells.edge_rows import Rows, accumulate, quantize_rows
 from edge_lstm.fixed_point import saturate
-from edge_lstm.program import Kernel, Op, Program, ProgramBuilder, StatelessKernel
+from edge_lstm.program import Kernel, Op, Program, ProgramBuilder, Range, StatelessKernel
+from edge_lstm.spec import Layer
+
+SIGMOID_END = math.log(255.0)
+"""Where a sigmoid reaches 255/256."""
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -59,6 +66,22 @@ class EdgeDenseKernel(StatelessKernel):
         del lengths
         value = self.rows.requantize(accumulate(self.rows, inputs[0]))
         return saturate(value, self.op.low, self.op.high).astype(np.int8)
+
+
+def told_by_sigmoid(layers: tuple[Layer, ...], ranges: Mapping[str, Range]) -> dict[str, Range]:
+    """Return the ranges, with a Dense's in front of a sigmoid cut to what 8 bits of it tell.
+
+    Beyond its greatest value, 255/256, a sigmoid's output stays: what is left has finer steps.
+    """
+    known = dict(ranges)
+    for dense, behind in pairwise(layers):
+        name = f"{dense.name}.output"
+        is_sigmoid = isinstance(behind, Activation) and behind.kind == "sigmoid"
+        if is_sigmoid and isinstance(dense, Dense) and name in known:
+            seen = known[name]
+            low, high = max(seen.low, -SIGMOID_END), min(seen.high, SIGMOID_END)
+            known[name] = replace(seen, low=min(low, high), high=max(low, high))
+    return known
 
 
 def quantize_edge_dense(layer: Dense, builder: ProgramBuilder, source: int) -> int:
