@@ -25,7 +25,7 @@ def sequences_png(document: Document) -> bytes:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(11, 7.4), layout="constrained")
+    figure = Figure(figsize=(12, 7.4), layout="constrained")
     canvas = FigureCanvasAgg(figure)
     (accuracy, gradient), (time, memory) = figure.subplots(2, 2)
     _accuracy(accuracy, document)
@@ -36,7 +36,9 @@ def sequences_png(document: Document) -> bytes:
         axes.grid(color=GRID, linewidth=0.8)
         axes.set_axisbelow(True)
         axes.spines[["top", "right"]].set_visible(False)
-        axes.legend(frameon=False, fontsize=7.5)
+    accuracy.legend(frameon=False, fontsize=8, loc="lower right")
+    gradient.legend(frameon=False, fontsize=8, loc="center left", bbox_to_anchor=(1, 0.5))
+    memory.legend(frameon=False, fontsize=8, loc="center left", bbox_to_anchor=(1, 0.5))
     buffer = io.BytesIO()
     canvas.print_figure(buffer, format="png", dpi=100, metadata={"Software": None})
     return buffer.getvalue()

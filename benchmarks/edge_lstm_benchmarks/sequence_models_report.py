@@ -60,14 +60,20 @@ def _long(document: Document) -> str:
         share, seeds = row["scores"]["float32"], row["seeds"]
         widths.append(1.96 * math.sqrt(share * (1 - share) / row["items"]))
         said.append(
-            f"{NAMES[row['cell']]} {100 * share:.1f} %"
-            f" ({100 * min(seeds):.1f} to {100 * max(seeds):.1f} over {len(seeds)} runs)"
+            f"{NAMES[row['cell']]} {100 * share:.1f} %{_spread([100 * s for s in seeds], 1)}"
         )
     return (
         f"**Long dependencies.** {TRAINED_STEPS} steps later they still name the digit:"
         f" {', '.join(said)}; by chance 10 %. Of {rows[0]['items']} sequences, so"
         f" ±{100 * max(widths):.1f} points at most (95 %)."
     )
+
+
+def _spread(scores: list[float], digits: int) -> str:
+    """Return the least and the greatest score of several runs, in brackets."""
+    if len(scores) < 2:
+        return " (one run)"
+    return f" ({min(scores):.{digits}f} to {max(scores):.{digits}f} over {len(scores)} runs)"
 
 
 def _ranked(shares: dict[str, float]) -> str:
@@ -113,8 +119,8 @@ def _cost(document: Document) -> str:
     )
     return (
         f"**Cost against attention.** From {first:,} steps to {last:,} the LSTM carries"
-        f" {_change(lstm['state_bytes'])} bytes and its step takes {before['lstm']:,} products"
-        f" ({after['lstm']:,} at the end); its time at the end is"
+        f" {_change(lstm['state_bytes'])} bytes and its step takes"
+        f" {_change([before['lstm'], after['lstm']])} products; its time at the end is"
         f" {lstm['us'][-1] / lstm['us'][0]:.2f} times that at the start. The Transformer's cache"
         f" grows from {_change(transformer['state_bytes'])} bytes, its step from"
         f" {before['transformer']:,} to {after['transformer']:,} products, its time"
@@ -132,9 +138,7 @@ def _short(document: Document) -> str:
     rows = [row for row in document["sequence_models"] if row["task"] == "weather"]
     rows.sort(key=lambda row: float(row["scores"]["float32"]))
     said = [
-        f"{NAMES[r['cell']]} {r['scores']['float32']:.2f} °C"
-        f" ({min(r['seeds']):.2f} to {max(r['seeds']):.2f} over {len(r['seeds'])} runs)"
-        for r in rows
+        f"{NAMES[r['cell']]} {r['scores']['float32']:.2f} °C{_spread(r['seeds'], 2)}" for r in rows
     ]
     return f"**Short sequences.** The weather, over 24 steps: {', '.join(said)}."
 
@@ -207,8 +211,8 @@ def _machine(document: Document) -> str:
         f"\n### A step as the sequence grows: {host['cpu']}\n\n"
         f"One thread, Python {host['python']}, NumPy {host['numpy']}; {document['date']}.{said}"
         " Processor time of a step, medians over interleaved rounds; what is carried to the next"
-        " step; multiplications with a weight, key or value. NumPy float32 is plain NumPy for all"
-        " four, written alike. The recurrent models took every step; the Transformer's cache was"
+        " step (of the compiled GRU and RNN all that their sessions keep); multiplications"
+        " with a weight, key or value. NumPy float32 is plain NumPy for all four, written alike. The recurrent models took every step; the Transformer's cache was"
         " filled with what it kept of its first 100, over and over, and timed there.\n\n"
         f"{table(head, times)}\n{table(head, kept)}\n{table(head, products)}\n"
         f"![Accuracy, gradient, time and memory as the sequence grows]"
