@@ -50,6 +50,7 @@ WEIGHTS: dict[str, Array] = {
     "half": np.array(0.5, np.float32),
     "row": np.repeat(normal(2, 1, 2), 4, axis=1),
 }
+WEIGHTS["V4"] = WEIGHTS["V"][:, :, None]
 BOTH = 'q, h, c = LSTM <hidden_size = 2, direction = "bidirectional"> (x, W2, R2, B2)'
 JOIN = """t = Transpose <perm = [0, 2, 1, 3]> (q) j = Constant <value_ints = [0, 0, -1]> ()
 u = Reshape (t, j)"""
@@ -226,6 +227,22 @@ GRAPHS: dict[str, tuple[str, str, str]] = {
         "conv1d",
         "t",
     ),
+    "convolution and pooling of two axes, as tf2onnx writes them": (
+        f"""{AXES} {ENDS} a3 = Constant <value_ints=[3]> () {TURN} z4 = Unsqueeze (z, a2)
+        c4 = Conv <kernel_shape = [1, 3], pads = [0, 1, 0, 0], strides = [1, 2]> (z4, V4, VB)
+        c = Squeeze (c4, a2) u4 = Unsqueeze (c, a3)
+        p4 = AveragePool <kernel_shape = [2, 1], pads = [1, 0, 0, 0]> (u4)
+        w = Squeeze (p4, a3) {BACK}""",
+        "conv1d average_pool",
+        "t",
+    ),
+    "steps reversed by their number, as tf2onnx writes it": (
+        f"""{AXES} {ENDS} s = Shape (x) n = Gather (s, k0) b = Gather (s, a1) l = Expand (n, b)
+        r = ReverseSequence <time_axis = 0, batch_axis = 1> (x, l)
+        y = LSTM <hidden_size = 2> (r, W, R)""",
+        "reverse lstm",
+        "4",
+    ),
     "strided same convolution": (
         f'{TURN} w = Conv <kernel_shape=[3], auto_pad="SAME_UPPER", strides=[2]> (z, V, VB) {BACK}',
         "conv1d",
@@ -298,6 +315,14 @@ def test_a_graph_means_what_onnxruntime_computes(tmp_path: Path, word: str, is_o
     found = float_reference.run(spec, x.swapaxes(0, 1))
     directions = want.shape[{"4": 1, "s": 0}.get(layout, 0)]
     assert relative_error(laid_out(found, layout, directions), want) < FLOAT32
+
+
+def test_a_part_of_the_steps_reversed_is_refused(tmp_path: Path) -> None:
+    nodes = "r = ReverseSequence (x, n) y = LSTM <hidden_size = 2> (r, W, R)"
+    lengths = {"n": np.array([9, 9, 8, 9])}
+    path = graph_file(tmp_path / "m.onnx", nodes, lengths, inputs="float[9, 4, 3] x")
+    with pytest.raises(UnsupportedModel, match="reverses a part of the steps; want lengths that"):
+        read_onnx(path)
 
 
 def test_lengths_that_are_fed_are_the_runtimes(tmp_path: Path) -> None:

@@ -83,6 +83,20 @@ def slice_(axes: Axes, node: Node, inputs: Values) -> list[Value]:
     return [view]
 
 
+def reverse_sequence(axes: Axes, node: Node, inputs: Values) -> list[Value]:
+    """ReverseSequence of all steps."""
+    view, constants = _split_inputs(inputs)
+    axis, batch = (
+        axes.position(view, node.get(f"{word}_axis", k)) for k, word in enumerate(("time", "batch"))
+    )
+    lengths = constants[1]
+    if len(view.axes) == 3:  # the operator says what each axis is
+        view = axes.as_sequence(view, time=axis, batch=batch, features=3 - axis - batch)
+    if lengths is None or (lengths != axes.shape(view)[axis]).any():
+        raise RefusedError("reverses a part of the steps", "want lengths that are all the steps")
+    return [axes.slice(view, axis, -1, -(2**31), -1)]
+
+
 def reshape(axes: Axes, node: Node, inputs: Values) -> list[Value]:
     """Reshape: axes joined, or joined axes taken apart."""
     view, constants = _split_inputs(inputs)

@@ -95,6 +95,7 @@ MOVE_OPS: dict[str, Callable[[Axes, Node, Values], list[Value]]] = {
     "Gather": moves_onnx.gather,
     "Identity": moves_onnx.identity,
     "Reshape": moves_onnx.reshape,
+    "ReverseSequence": moves_onnx.reverse_sequence,
     "Slice": moves_onnx.slice_,
     "Split": moves_onnx.split,
     "Squeeze": moves_onnx.squeeze,

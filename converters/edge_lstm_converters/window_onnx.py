@@ -5,7 +5,10 @@ Each function gets what is known of the axes, a node and its inputs, and returns
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Callable
+from dataclasses import replace
+from functools import wraps
+from typing import Any, Literal
 
 import numpy as np
 
@@ -79,6 +82,42 @@ def _windowed(
     return [View(step, (view.axes[0], (FEATURES,), time))]
 
 
+Run = Callable[[Axes, Node, Values], list[Value]]
+
+
+def _or_flat(run: Run) -> Run:
+    """Return a function that takes operators of two axes too, where time is one of one row."""
+
+    @wraps(run)
+    def runs(axes: Axes, node: Node, inputs: Values) -> list[Value]:
+        view, *others = inputs
+        if not isinstance(view, View) or len(view.axes) != 4:
+            return run(axes, node, inputs)
+        weights = others[0] if others and isinstance(others[0], np.ndarray) else None
+        kernel = node.get("kernel_shape") or ([0, 0] if weights is None else weights.shape[2:])
+        pads = list(node.get("pads") or [0] * 4)
+        for row in (0, 1):
+            fits = len(kernel) == 2 and kernel[row] == 1 and pads[row::2] == [0, 0]
+            if not fits or axes.real(view, view.axes[2 + row]):
+                continue
+            kept: dict[str, Any] = {
+                word: [node.attributes[word][1 - row]]
+                for word in ("kernel_shape", "strides", "dilations")
+                if word in node.attributes
+            }
+            kept["pads"] = pads[1 - row :: 2]
+            if weights is not None:
+                others[0] = weights.squeeze(2 + row)
+            flat = replace(node, attributes={**node.attributes, **kept})
+            (result,) = run(axes, flat, [axes.squeeze(view, [2 + row]), *others])
+            assert isinstance(result, View)
+            return [axes.unsqueeze(result, [2 + row])]
+        return run(axes, node, inputs)
+
+    return runs
+
+
+@_or_flat
 def conv(axes: Axes, node: Node, inputs: Values) -> list[Value]:
     """Conv along time; of kernel 1: a Dense on each step."""
     x, weights, bias = [*inputs, None][:3]
@@ -104,6 +143,7 @@ def conv(axes: Axes, node: Node, inputs: Values) -> list[Value]:
     return _windowed(axes, view, layer, len(weights), layer.reach, layer.stride, padding)
 
 
+@_or_flat
 def pool(axes: Axes, node: Node, inputs: Values) -> list[Value]:
     """MaxPool and AveragePool along time."""
     if len([name for name in node.outputs if name]) != 1:
