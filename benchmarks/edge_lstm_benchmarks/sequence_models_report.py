@@ -36,6 +36,13 @@ Sequences grow while they train, from 8 to 216 steps. Learning rates are from tw
 more tuning could move the ranking. In integers: profile edge; the Transformer has none here.
 """
 
+SCALING = """\
+Processor time of a step, medians over interleaved rounds; what is carried to the next step (of the
+compiled GRU and RNN all that their sessions keep); multiplications with a weight, key or value.
+NumPy float32 is plain NumPy for all four, written alike. The recurrent models took every step; the
+Transformer's cache was filled with what it kept of its first 100, over and over, and timed there.
+"""
+
 
 def render(kept: list[Document]) -> str:
     """Return the page's section for the documents of ``sequence_models.py`` of all machines."""
@@ -210,10 +217,7 @@ def _machine(document: Document) -> str:
     return (
         f"\n### A step as the sequence grows: {host['cpu']}\n\n"
         f"One thread, Python {host['python']}, NumPy {host['numpy']}; {document['date']}.{said}"
-        " Processor time of a step, medians over interleaved rounds; what is carried to the next"
-        " step (of the compiled GRU and RNN all that their sessions keep); multiplications"
-        " with a weight, key or value. NumPy float32 is plain NumPy for all four, written alike. The recurrent models took every step; the Transformer's cache was"
-        " filled with what it kept of its first 100, over and over, and timed there.\n\n"
+        f" {SCALING}\n"
         f"{table(head, times)}\n{table(head, kept)}\n{table(head, products)}\n"
         f"![Accuracy, gradient, time and memory as the sequence grows]"
         f"(results/{document['picture']})\n"
