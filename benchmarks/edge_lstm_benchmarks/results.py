@@ -112,16 +112,16 @@ def _cells(one: Result, whole: Result) -> tuple[str, ...]:
     )
 
 
-def replace_block(text: str, block: str) -> str:
-    """Return ``text`` with ``block`` in place of what stands between START and END.
+def replace_block(text: str, block: str, start_line: str = START, end_line: str = END) -> str:
+    """Return ``text`` with ``block`` in place of what stands between two lines.
 
     Raises:
         UsageError: the text has no such place.
     """
-    before, start, rest = text.partition(START)
-    _, end, after = rest.partition(END)
+    before, start, rest = text.partition(start_line)
+    _, end, after = rest.partition(end_line)
     if not start or not end:
-        raise UsageError(f"no place for results: want a line {START!r} and a line {END!r}")
+        raise UsageError(f"no place for results: want a line {start_line!r} and {end_line!r}")
     return before + block + after
 
 

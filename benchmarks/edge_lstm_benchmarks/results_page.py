@@ -9,6 +9,7 @@ from typing import Any
 
 from edge_lstm.files import write_atomically
 from edge_lstm_benchmarks import (
+    accuracy_report,
     firmware_report,
     runtimes_report,
     sequence_models_report,
@@ -29,6 +30,7 @@ Each section is made by the command that it names, from the figures that it keep
 SECTIONS: tuple[tuple[str, Callable[[list[Document]], str]], ...] = (
     ("runs", runtimes_report.render),
     ("costs", firmware_report.render),
+    ("accuracy", accuracy_report.render),
     ("sequence_models", sequence_models_report.render),
     ("streams", streams_report.render),
 )
