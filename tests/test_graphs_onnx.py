@@ -259,6 +259,13 @@ GRAPHS: dict[str, tuple[str, str, str]] = {
         "average_pool average_pool_1",
         "t",
     ),
+    "zeros put at the ends, and none": (
+        f"""no = Constant <value_ints = [0, 0, 0, 0, 0, 0]> () n = Pad (x, no)
+        {TURN.replace("x", "n")} ends = Constant <value_ints = [0, 0, 2, 0, 0, 1]> ()
+        p = Pad (z, ends) w = Conv <kernel_shape = [3]> (p, V, VB) {BACK}""",
+        "conv1d conv1d_1",
+        "t",
+    ),
     "global pooling": (
         f"{TURN} w = GlobalMaxPool (z) a = Constant <value_ints=[2]> () y = Squeeze (w, a)",
         "global_max_pool",
@@ -315,6 +322,23 @@ def test_a_graph_means_what_onnxruntime_computes(tmp_path: Path, word: str, is_o
     found = float_reference.run(spec, x.swapaxes(0, 1))
     directions = want.shape[{"4": 1, "s": 0}.get(layout, 0)]
     assert relative_error(laid_out(found, layout, directions), want) < FLOAT32
+
+
+@pytest.mark.parametrize(
+    ("nodes", "message"),
+    [
+        ("k = Constant <value_float = 1.0> () p = Pad (x, n, k)", "want zeros along time"),
+        ("p = Pad (x, n)", "want zeros along time"),
+        ('p = Pad <mode = "edge"> (x, e)', "mode edge; want zeros along time"),
+        ("s = Sub (x, x) p = Pad (x, s)", "joins two computed values|steered by computed values"),
+    ],
+)
+def test_other_padding_is_refused(tmp_path: Path, nodes: str, message: str) -> None:
+    pads = {"n": np.array([0, 1, 0, 0, 0, 0]), "e": np.array([0, 0, 1, 0, 0, 0])}
+    text = f"{nodes} y = LSTM <hidden_size = 2> (p, W, R)"
+    path = graph_file(tmp_path / "m.onnx", text, pads, inputs="float[9, 4, 3] x")
+    with pytest.raises(UnsupportedModel, match=message):
+        read_onnx(path)
 
 
 def test_a_part_of_the_steps_reversed_is_refused(tmp_path: Path) -> None:

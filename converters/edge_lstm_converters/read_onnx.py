@@ -74,6 +74,7 @@ LAYER_OPS: dict[str, Callable[[Axes, Node, Values], list[Value]]] = {
     "MaxPool": window_onnx.pool,
     "Mul": layers_onnx.arithmetic,
     "RNN": recurrent_onnx.recurrent,
+    "Pad": window_onnx.pad,
     "ReduceMax": window_onnx.over_time,
     "ReduceMean": window_onnx.over_time,
     "ReduceSum": window_onnx.over_time,

@@ -20,7 +20,7 @@ from edge_lstm_converters.axes_onnx import FEATURES, Axes, RefusedError, State, 
 from edge_lstm_converters.layers_onnx import TO_EMBEDDING, conv_of_one, dense_conv, f32, with_size
 from edge_lstm_converters.layouts import ungrouped
 from edge_lstm_converters.load_onnx import Node
-from edge_lstm_converters.simplify_onnx import axes_of
+from edge_lstm_converters.simplify_onnx import axes_of, ints
 
 POOLS: dict[str, Literal["max", "average"]] = {"MaxPool": "max", "AveragePool": "average"}
 GLOBAL_POOLS: dict[str, Literal["max", "average", "sum"]] = {
@@ -155,6 +155,30 @@ def pool(axes: Axes, node: Node, inputs: Values) -> list[Value]:
     count_padding = bool(node.get("count_include_pad", 0))
     layer = Pool1d("", POOLS[node.op], size, stride, padding, count_padding)
     return _windowed(axes, view, layer, view.step.size, size, stride, padding)
+
+
+def pad(axes: Axes, node: Node, inputs: Values) -> list[Value]:
+    """Pad with nothing, or with zeros along time."""
+    view, *others = inputs
+    if not isinstance(view, View) or any(isinstance(v, View | State) for v in others):
+        raise RefusedError("is steered by computed values", "want constants")
+    amounts, value, chosen = [*others, None, None, None][:3]
+    pads = ints(amounts) if isinstance(amounts, np.ndarray) else list(node.get("pads") or [])
+    places = ints(chosen) if isinstance(chosen, np.ndarray) else list(range(len(pads) // 2))
+    count = len(places)
+    moved = {axes.position(view, p): (pads[k], pads[k + count]) for k, p in enumerate(places)}
+    moved = {axis: both for axis, both in moved.items() if both != (0, 0)}
+    if not moved:
+        return [view]
+    zero = not np.any(node.get("value", 0) if value is None else value)  # type: ignore[arg-type]
+    mode = node.get("mode", "constant")
+    if mode != "constant" or not zero or list(moved) != [2] or min(moved[2]) < 0:
+        raise RefusedError(f"pads {pads}, mode {mode}", "want zeros along time")
+    view = _along_time(axes, view)
+    size = axes.shape(view)[1]
+    same = np.eye(size, dtype=np.float32)[:, :, None]  # a convolution for what it puts at the ends
+    layer = Conv1d("", same, np.zeros(size, np.float32), padding=moved[2])
+    return _windowed(axes, view, layer, size, 1, 1, moved[2])
 
 
 def over_time(axes: Axes, node: Node, inputs: Values) -> list[Value]:
