@@ -72,6 +72,7 @@ fuzz: $(VENV)/.ready  ## run the property tests and the random models on many ne
 	EDGE_LSTM_ROUND_TRIPS=$(FUZZ_ROUND_TRIPS) EDGE_LSTM_SEED=$(FUZZ_SEED) $(PYTEST) -k 'random or survive' \
 	  tests/test_round_trips.py tests/test_read_keras.py tests/test_write_onnx_cells.py tests/test_recurrent_onnx.py
 	EDGE_LSTM_NATIVE=$(FUZZ_NATIVE) EDGE_LSTM_SEED=$(FUZZ_SEED) $(PYTEST) -k random tests/test_native.py
+	EDGE_LSTM_GOLDEN=1000 $(PYTEST) -k golden tests/test_c_exact.py
 	$(PYTEST) -m hypothesis --hypothesis-profile=fuzz
 
 sim: $(VENV)/.ready  ## run the sample model as firmware under CPU emulation

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import ctypes
 import math
+import os
 import shutil
 import subprocess
 from collections.abc import Iterator
@@ -30,7 +31,7 @@ from edge_lstm.program import PROFILES, Profile, Program, Tensor
 from edge_lstm.spec import Signal
 from edge_lstm_converters.c_exact_dense import float_factor
 from edge_lstm_converters.c_gemmlowp import gemmlowp_table
-from edge_lstm_converters.c_source import CModel
+from edge_lstm_converters.c_source import CModel, integer_part
 from edge_lstm_converters.read_tflite import read_tflite
 from edge_lstm_converters.write_c import write_c
 from random_graphs import RandomGraph
@@ -51,6 +52,9 @@ FIRST = {p: KEYS["tflm" if p.startswith("tflm") else "litert"] for p in KEYS}
 WIDE: tuple[Profile, ...] = ("tflm", "tflm-2026-08", "cmsis-nn")
 GRAPHS = 4
 """Of each profile and type."""
+MODELS = int(os.environ.get("EDGE_LSTM_GOLDEN", "4"))
+"""Of the golden ones, under each profile."""
+SEED = int(os.environ.get("EDGE_LSTM_SEED", "0"))
 SANITIZED = ["-O0", "-fsanitize=undefined", "-fno-sanitize-recover=all"]
 NO_LONG_MULTIPLY = "-DEL_NO_LONG_MULTIPLY"
 
@@ -221,6 +225,44 @@ def test_golden_models_in_c_give_the_bytes_of_their_interpreters(
     profile: Profile, tmp_path: Path
 ) -> None:
     assert check(list(golden(profile)), tmp_path, "-O0") > 0
+
+
+def golden_by_numpy(profile: Profile) -> Iterator[Case]:
+    """Yield golden models that a profile runs, with what the NumPy runtime makes of their calls."""
+    paths = sorted(GOLDEN.glob("*/model.tflite"))
+    chosen = np.random.default_rng(SEED).permutation(len(paths))[:MODELS]
+    for number in chosen.tolist():
+        with np.load(paths[number].parent / "vectors.npz") as vectors:
+            x, reset = vectors["x"], vectors["reset"]
+        try:
+            read = read_tflite(paths[number], profile)
+            program = replace(integer_part(read)[0], name=f"golden_{number}")
+            program.session()
+        except UnsupportedModel:
+            continue
+        if x.dtype == "float32":
+            x = program.input_tensor.quantize(x)
+        if any(isinstance(op, LstmOp) and op.time_major for op in program.ops):
+            x = x.swapaxes(1, 2)
+        want = []
+        for call, resets in zip(x, reset, strict=True):
+            if resets:
+                session = program.session(x.shape[1])
+            want.append(session.run(call))
+        streams = [
+            [(a[row], y[row], bool(r)) for a, y, r in zip(x, want, reset, strict=True)]
+            for row in range(x.shape[1])
+        ]
+        yield Case(program, streams, x.shape[2] if x.ndim > 2 else 1)
+
+
+@gcc
+@pytest.mark.parametrize("profile", PROFILES)
+def test_golden_models_in_c_give_the_bytes_of_the_numpy_runtime(
+    profile: Profile, tmp_path: Path
+) -> None:
+    """A few; `make fuzz` takes all."""
+    assert check(list(golden_by_numpy(profile)), tmp_path, "-O1") > 0
 
 
 def library(folder: Path, text: str, *flags: str) -> ctypes.CDLL:
