@@ -341,6 +341,28 @@ def test_other_padding_is_refused(tmp_path: Path, nodes: str, message: str) -> N
         read_onnx(path)
 
 
+@pytest.mark.parametrize(
+    ("node", "message"),
+    [
+        ("w = Conv <kernel_shape = [3], pads = [1099511627776, 1]> (z, V)", "padding is .*16,384"),
+        (
+            "w = Conv <kernel_shape = [3], dilations = [1099511627776]> (z, V)",
+            "sees 2,199,.* steps",
+        ),
+        (
+            'w = MaxPool <kernel_shape = [1099511627776], auto_pad = "SAME_UPPER"> (z)',
+            "sees 1,099,511,627,776 steps; want at most 16,384",
+        ),
+    ],
+)
+def test_a_window_that_would_fill_memory_is_refused(
+    tmp_path: Path, node: str, message: str
+) -> None:
+    path = graph_file(tmp_path / "m.onnx", f"{TURN} {node} {BACK}", WEIGHTS)
+    with pytest.raises(UnsupportedModel, match=message):
+        read_onnx(path)
+
+
 def test_a_part_of_the_steps_reversed_is_refused(tmp_path: Path) -> None:
     nodes = "r = ReverseSequence (x, n) y = LSTM <hidden_size = 2> (r, W, R)"
     lengths = {"n": np.array([9, 9, 8, 9])}

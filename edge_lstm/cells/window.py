@@ -17,6 +17,10 @@ from edge_lstm.spec import FloatRun, Layer, Signal, check_shape
 Padding = tuple[int, int] | Literal["same"]
 
 
+LONGEST = 2**14
+"""Steps that a window may see or put in front: what a damaged file says must not fill memory."""
+
+
 @dataclass(frozen=True, eq=False, repr=False)
 class _Window(Layer):
     """A window that moves along time; rows with lengths are treated as if they were alone."""
@@ -63,9 +67,11 @@ class _Window(Layer):
             features = "features" if size is None else size
             raise self._refuse(f"is fed {signal}", f"it must be fed a sequence [time, {features}]")
 
-    def _check_padding(self, padding: Padding) -> None:
-        if padding != "same" and min(padding) < 0:
-            raise self._refuse(f"padding is {list(padding)}", "want at least 0")
+    def _check_window(self, padding: Padding) -> None:
+        if padding != "same" and not 0 <= min(padding) <= max(padding) <= LONGEST:
+            raise self._refuse(f"padding is {list(padding)}", f"want 0 to {LONGEST:,}")
+        if self.reach > LONGEST:
+            raise self._refuse(f"sees {self.reach:,} steps", f"want at most {LONGEST:,}")
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -94,7 +100,7 @@ class Conv1d(_Window):
         if self.stride < 1 or self.dilation < 1:
             found = f"stride {self.stride} and dilation {self.dilation}"
             raise self._refuse(found, "want at least 1")
-        self._check_padding(self.padding)
+        self._check_window(self.padding)
 
     @property
     def reach(self) -> int:
@@ -138,7 +144,7 @@ class Pool1d(_Window):
     def __post_init__(self) -> None:
         if self.size < 1 or self.stride < 1:
             raise self._refuse(f"size {self.size}, stride {self.stride}", "want at least 1")
-        self._check_padding(self.padding)
+        self._check_window(self.padding)
         if self.padding != "same" and max(self.padding) >= self.size:
             raise self._refuse(f"padding is {list(self.padding)}", f"want less than {self.size}")
 
