@@ -187,6 +187,21 @@ def test_a_pt2_runs_in_torch_s_operators(
     run_here(tmp_path / "m.pt2", spec_of(tmp_path / "m.pt2"), check_torch)
 
 
+def test_an_axis_of_one_element_that_means_nothing_is_fed(tmp_path: Path) -> None:
+    needs("onnxruntime")
+    needs("onnx")
+    from edge_lstm_converters import check_onnx
+    from onnx_graphs import graph_file
+
+    nodes = """
+    a = Constant <value_ints = [0]> () s = Squeeze (x, a) b = Constant <value_ints = [1]> ()
+    t = Unsqueeze (s, b) y = LSTM <hidden_size = 2> (t, W, R)"""
+    path = graph_file(tmp_path / "m.onnx", nodes, inputs="float[1, 9, 3] x")
+    spec = spec_of(path)
+    assert spec.source["input_layout"].startswith("input axis 0 1, time 9")
+    run_here(path, spec, check_onnx)
+
+
 @pytest.mark.parametrize("whole", [True, False], ids=["from end to end", "inside"])
 def test_onnxruntime_in_16_bits_is_no_measure(whole: bool, tmp_path: Path) -> None:
     needs("onnxruntime")

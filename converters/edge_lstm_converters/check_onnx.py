@@ -66,6 +66,8 @@ class OnnxRunner:
         sizes: dict[str, int] = {}
         for axis in source["input_layout"].split(", "):
             word, _, size = axis.partition(" ")
+            if word == "input":  # "input axis 0 1": of one element, and nothing tells what it is
+                word, size = axis, ""
             self.words.append(word)
             if size:
                 sizes[word] = int(size)
