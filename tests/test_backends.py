@@ -131,7 +131,9 @@ def with_ties(program: Program) -> Program:
 KINDS = ("last", "sequence", "stacked", "tokens", "flatten", "initial", "wide", "ties")
 # tests/test_native.py has the others, and compiles less often.
 FEW_KINDS: dict[str, tuple[str, ...]] = {
-    **dict.fromkeys(("c-host:tflm", "c-host:litert"), ("stacked", "wide", "ties")),
+    "c-host:edge": ("last", "stacked"),
+    "c-host:tflm": ("last", "ties"),
+    "c-host:litert": ("last", "wide"),
     **dict.fromkeys(("torch-compiled", "torch-cuda-compiled"), ("last",)),  # seconds for each
     # As onnxruntime, on another part of a machine that few have.
     **{name: ("stacked", "tokens") for name in BACKENDS if name.startswith("onnxruntime:")},

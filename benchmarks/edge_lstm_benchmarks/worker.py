@@ -7,6 +7,7 @@ run anything.
 
 from __future__ import annotations
 
+import gc
 import io
 import json
 import os
@@ -301,3 +302,5 @@ def main(name: str, target: str, cpu: int | None) -> None:
     if cpu is not None and hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, {cpu})
     serve(open_backend(name, target), sys.stdin.buffer, answers)
+    gc.collect()  # sessions remove the folders that they made
+    os._exit(0)  # some engines take seconds to leave
