@@ -92,9 +92,9 @@ static inline int32_t el_gemmlowp_sigmoid(int32_t x)
 static inline int32_t el_tabled_tanh(int32_t x, int32_t integer_bits)
 {
     const int32_t last = 37887 >> (integer_bits - 2), size = x < 0 ? -x : x;
-    const int32_t t = (size < last ? size : last) * (1 << (integer_bits - 2));
+    const int32_t t = (integer_bits == 2 || size < last ? size : last) * (1 << (integer_bits - 2));
     const int32_t y = el_saturate_s16(4 * (el_reciprocal(t) - 8192));
-    return x < 0 ? -y : y;
+    return (y ^ (x >> 31)) - (x >> 31);
 }
 #else
 /* Sigmoid in Q0.15 of x in Q3.12. */
