@@ -25,8 +25,8 @@ from edge_lstm_benchmarks.verify_inputs import Batch, Form
 Outputs = dict[int, Array]
 
 COMPILED = "c"
-OURS = ("numpy-int8", "c-host")
-"""Families of BACKENDS that run our own arithmetic; here they have runners of their own."""
+OURS = ("numpy-int8", "c-host", "emulated")
+"""Families of BACKENDS that run our own arithmetic; here the first two have runners of their own."""
 READS_TFLITE = ("litert", "litert-ref", "tflm", "tflite-runtime")
 """Backends whose engine takes the bytes of a ``.tflite`` file."""
 ANSWER_LIMIT_S = 120.0
@@ -91,7 +91,8 @@ def interpreter_names(wanted: list[str] | None) -> list[str]:
 
 
 def _takes_integers(name: str) -> bool:
-    return open_backend(name).precision == "int8"
+    backend = open_backend(name)
+    return backend.precision == "int8" and not hasattr(backend, "estimates")
 
 
 class NumpyRunner:
