@@ -16,8 +16,8 @@ from edge_lstm.spec import ModelSpec
 
 CHUNK_STEPS = 65536
 """Rows times steps run at once: bounds the memory, shows progress."""
-SAMPLE = 8
-"""Sequences that are kept to try things on, at most."""
+SAMPLE, SAMPLE_STEPS = 8, 2000
+"""Sequences and steps of each that are kept to try things on, at most."""
 MOMENTS_SIZE = 1024
 """Wider tensors have no moments: their square would take more memory than it is worth."""
 
@@ -69,7 +69,7 @@ def calibrate(
     for name, total in sums.items():
         ranges[name] = replace(ranges[name], moments=total / total[-1, -1])
     if "input" in ranges:
-        few = x[:: -(-len(x) // SAMPLE)].astype(np.float64)
+        few = x[:: -(-len(x) // SAMPLE), :SAMPLE_STEPS].astype(np.float64)
         ranges["input"] = replace(ranges["input"], sample=few)
     return ranges
 

@@ -29,6 +29,10 @@ from edge_lstm.program import Kernel, Op, Program, ProgramBuilder, Tensor
 from edge_lstm.spec import FloatRun, check_shape
 
 CELL_BITS_MAX = 12
+CELL_BITS_CUT = 3
+"""How many integer bits of a cell state may be given up for finer steps."""
+WORTH_A_BIT = 1.25
+"""How many times less the mean square error of few sequences must be to cut one."""
 Shifts = tuple[int, int]
 """``input_shift`` and ``hidden_shift``."""
 SHIFT_MAX = 8
@@ -250,40 +254,51 @@ def quantize_edge_lstm(layer: Lstm, builder: ProgramBuilder, source: int) -> int
     first_hidden = np.zeros(hidden) if layer.initial_hidden is None else layer.initial_hidden
     first_cell = np.zeros(hidden) if layer.initial_cell is None else layer.initial_cell
     hidden_integers = saturate(np.rint(first_hidden / HIDDEN_SCALE), -128, 127).astype(np.int8)
-    cell_integers = saturate_s16(np.rint(first_cell * 2.0 ** (15 - cell_bits))).astype(np.int16)
     output = hidden_tensor(builder, layer.name, hidden)
 
-    def op_of(rows: Rows, shifts: Shifts) -> EdgeLstmOp:
+    def op_of(rows: Rows, shifts: Shifts, bits: int = cell_bits) -> EdgeLstmOp:
+        cell_integers = saturate_s16(np.rint(first_cell * 2.0 ** (15 - bits))).astype(np.int16)
         return EdgeLstmOp(
             name=layer.name,
             inputs=(source,),
             output=output,
             **row_fields(rows, features, shifts),
-            cell_bits=cell_bits,
+            cell_bits=bits,
             initial_hidden=hidden_integers,
             initial_cell=cell_integers,
         )
 
     tried = None
     seen = builder.ranges.get(value.name)
-    if value.dtype == "int16" and seen is not None and seen.sample is not None:
-        sample = seen.sample
-        want = layer.forward(sample, FloatRun(len(sample)))
+    sample = None if seen is None else seen.sample
+    if sample is not None:
+        x, want = value.quantize(sample), layer.forward(sample, FloatRun(len(sample)))
+        if value.dtype == "int16":
 
-        def tried(rows: Rows, shifts: Shifts) -> float:
-            return _error(op_of(rows, shifts), value.quantize(sample), want)
+            def tried(rows: Rows, shifts: Shifts) -> float:
+                return _error(op_of(rows, shifts), x, want)
 
     paired = value.dtype == "int8"
     fed = RecurrentRows(builder, value, layer.name, flat, bias, gain, paired=paired, error=tried)
     rows = fed.quantized(slice(None), flat, bias, gain, paired=paired)
-    return builder.add_op(op_of(rows, fed.shifts))
+    if sample is not None:
+        seen_bits = cell_bits
+
+        # A cell state that is cut where tanh has long reached 1 may gain by the finer steps.
+        def rank(bits: int) -> float:
+            return _error(op_of(rows, fed.shifts, bits), x, want) * WORTH_A_BIT ** (
+                seen_bits - bits
+            )
+
+        cell_bits = min(range(seen_bits, max(seen_bits - CELL_BITS_CUT, 0) - 1, -1), key=rank)
+    return builder.add_op(op_of(rows, fed.shifts, cell_bits))
 
 
 def _error(op: EdgeLstmOp, x: Array, want: F64) -> float:
     """Return the mean square error of what an op gives for ``x``, [batch, time, input].
 
-    For 16-bit inputs, which often span decades: there the error of a sum says little, since
-    that of the hidden state's weights stays through the quiet steps and the cell gathers it.
+    The error of a sum would say little of 16-bit inputs, which often span decades: that of the
+    hidden state's weights stays through the quiet steps, and the cell gathers it.
     """
     from edge_lstm.cells.edge_lstm_fast import FastEdgeLstmKernel
 
