@@ -187,7 +187,9 @@ def _app(arguments: list[str]) -> Any:
     def convert(
         model: Annotated[Path, typer.Argument(help="A model of any framework.")],
         output: Annotated[Path, typer.Option("-o", "--output", help="Folder to write to.")],
-        to: Annotated[str, typer.Option("--to", help="Some of onnx,tflite,elstm,c,tflm,native.")] = "",
+        to: Annotated[
+            str, typer.Option("--to", help="Some of onnx,tflite,elstm,c,tflm,native.")
+        ] = "",
         calib: Annotated[
             Path | None, typer.Option("--calib", help=".npz with x (and lengths) to scale by.")
         ] = None,

@@ -26,7 +26,7 @@ Outputs = dict[int, Array]
 
 COMPILED = "c"
 OURS = ("numpy-int8", "c-host", "emulated")
-"""Families of BACKENDS that run our own arithmetic; here the first two have runners of their own."""
+"""Families of BACKENDS that run our own arithmetic; two of them have runners of their own here."""
 READS_TFLITE = ("litert", "litert-ref", "tflm", "tflite-runtime")
 """Backends whose engine takes the bytes of a ``.tflite`` file."""
 ANSWER_LIMIT_S = 120.0
