@@ -34,6 +34,7 @@ from edge_lstm_benchmarks.backends import tflite_runtime, tflm, torch
 from edge_lstm_benchmarks.backends.onnx_graph import graph_bytes, parse_graph
 from edge_lstm_benchmarks.backends.onnxruntime import CPU, nodes_of, placement
 from edge_lstm_benchmarks.remote import Worker, WorkerFailed, WorkerSession, load_session
+from edge_lstm_benchmarks.verify_runners import COMPILED, READS_TFLITE, interpreter_names
 
 TIME_STEPS = 5
 ROWS = 3
@@ -331,6 +332,10 @@ def test_an_estimate_is_labelled_and_not_below_what_the_multipliers_allow(name: 
     assert counted.flash_bytes > model.program.weight_bytes()
     with pytest.raises(EdgeLstmError, match="runs nothing"):
         estimate.outputs(sample("last").int_x)
+
+
+def test_verify_asks_interpreters_and_neither_emulators_nor_estimates() -> None:
+    assert set(interpreter_names(None)) == {*READS_TFLITE, COMPILED}
 
 
 PROVIDERS = [name for name in BACKENDS if name.startswith("onnxruntime:")]
