@@ -34,14 +34,14 @@ def streams_png(document: dict[str, Any]) -> bytes:
             time.plot(first, [call["us"][engine] for call in run["calls"]], label=label, **drawn)
             peaks = [call["traced_peak_bytes"][engine] / 1024 for call in run["calls"]]
             traced.plot(first, peaks, **drawn)
-        known = [row for row in run["unbroken"] if row["resident_peak_bytes"] is not None]
+        known = [row for row in run["unbroken"] if row["resident_bytes"] is not None]
         resident.plot([row["stop"] / 1e6 for row in known],
-                      [row["resident_peak_bytes"] / 2**20 for row in known],
+                      [row["resident_bytes"] / 2**20 for row in known],
                       color=colour, linestyle="--", marker="o", markersize=2.5)  # fmt: skip
     for axes, title in (
         (time, "processor time of a character, µs"),
         (traced, "most memory of a call, KiB"),
-        (resident, "most memory of the process, MiB"),
+        (resident, "memory of the process, MiB"),
     ):
         axes.set_title(title, loc="left", fontsize=10, fontweight="bold")
         axes.set_xlabel("million characters read")

@@ -12,8 +12,9 @@ Document = dict[str, Any]
 HEAD = """\
 ## Streams: a whole book, one character a step
 
-Made by `make streams`. The King James Bible ({book}) runs through textgenrnn's Embedding and two
-LSTMs of 128: {characters:,} characters, of them {unknown_characters} that the model never met.
+Made by `make streams`. The King James Bible ({book}) runs through
+textgenrnn's Embedding and two LSTMs of 128: {characters:,} characters, a verse a line. The model
+has no token for {unknown_characters:,} of them, the ends of lines among them; they are padding.
 
 Native code reads the book from the first character to the last without a break, {chunk:,}
 characters a call. At equal distances its state is saved, as the bytes of an `.npz`. Then all
@@ -116,7 +117,7 @@ def _costs(runs: list[Document]) -> str:
             ),
         ],
         [
-            "the process at most, MiB, after the first and the last stretch",
+            "native code: memory of the process, MiB, first and last stretch",
             *(_span(run, "unbroken", _resident, ".1f") for run in runs),
         ],
     ]
@@ -129,8 +130,8 @@ def _saved(row: Document) -> float | None:
 
 
 def _resident(row: Document) -> float | None:
-    peak = row["resident_peak_bytes"]
-    return None if peak is None else peak / 2**20
+    held = row["resident_bytes"]
+    return None if held is None else held / 2**20
 
 
 def _span(run: Document, rows: str, value: Any, form: str) -> str:
