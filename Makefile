@@ -30,7 +30,7 @@ SIM_DEVICES ?= nrf52840,rp2040,rp2350,stm32f7,esp32-c3,corstone-300
 WEATHER     := benchmarks/edge_lstm_benchmarks/models/weather
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check bench firmware sequences streams accuracy results supported fuzz sim test-tflite-runtime test-tflm-2026-08 install-everything clean
+.PHONY: help demo test check bench firmware sequences streams gpu accuracy results supported fuzz sim test-tflite-runtime test-tflm-2026-08 install-everything clean
 
 help:  ## list these targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-20s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -56,6 +56,9 @@ sequences: $(VENV)/.ready  ## compare LSTM, GRU, RNN and Transformer of equal si
 
 streams: $(VENV)/.ready  ## run a whole book through a model, with saved and restored states
 	$(BIN)/python -m edge_lstm_benchmarks.streams
+
+gpu: $(VENV)/.ready  ## find the batch from which on a GPU is faster than this CPU
+	$(BIN)/python -m edge_lstm_benchmarks.gpu
 
 accuracy: $(VENV)/.ready  ## measure what trained models lose in integers, in every profile
 	$(BIN)/python -m edge_lstm_benchmarks.real_models

@@ -11,6 +11,7 @@ from edge_lstm.files import write_atomically
 from edge_lstm_benchmarks import (
     accuracy_report,
     firmware_report,
+    gpu_report,
     runtimes_report,
     sequence_models_report,
     streams_report,
@@ -29,6 +30,7 @@ Each section is made by the command that it names, from the figures that it keep
 # In the page's order: a key that only the suite's documents have, and what renders all of them.
 SECTIONS: tuple[tuple[str, Callable[[list[Document]], str]], ...] = (
     ("runs", runtimes_report.render),
+    ("gpu_batches", gpu_report.render),
     ("costs", firmware_report.render),
     ("accuracy", accuracy_report.render),
     ("sequence_models", sequence_models_report.render),

@@ -180,8 +180,8 @@ def random_model(shape: str) -> BenchModel:
 class Contestant:
     """One peer's process, which stays for all shapes and modes."""
 
-    def __init__(self, name: str, options: Options) -> None:
-        self.name, self.peer, self.options = name, PEERS[name], options
+    def __init__(self, name: str, options: Options, peer: Peer | None = None) -> None:
+        self.name, self.peer, self.options = name, peer or PEERS[name], options
         self.backend: Backend = open_backend(
             self.peer.backend, self.peer.target or BACKENDS[self.peer.backend]
         )
@@ -291,12 +291,19 @@ def measure(
     contestants: list[Contestant], shape: str, mode_name: str, options: Options
 ) -> dict[str, Any]:
     """Return one run: every peer of a mode on one shape, interleaved."""
-    mode, model = MODES[mode_name], random_model(shape)
+    chosen = [c for c in contestants if not c.peer.modes or mode_name in c.peer.modes]
+    return {**measure_mode(chosen, shape, MODES[mode_name], options), "mode": mode_name}
+
+
+def measure_mode(
+    chosen: list[Contestant], shape: str, mode: Mode, options: Options
+) -> dict[str, Any]:
+    """Return the figures of some peers on one shape, called in one way, interleaved."""
+    model = random_model(shape)
     rng = np.random.default_rng(1)
     features = SHAPES[shape][0]
     x = rng.normal(size=(mode.calls, mode.batch_size, mode.time_steps, features))
     inputs = x.astype(np.float32)
-    chosen = [c for c in contestants if not c.peer.modes or mode_name in c.peer.modes]
     for one in chosen:
         one.prepare(model, mode, inputs)
     order = random.Random(0)
@@ -308,7 +315,6 @@ def measure(
             one.time_slice()
     return {
         "shape": shape,
-        "mode": mode_name,
         "batch_size": mode.batch_size,
         "time_steps": mode.time_steps,
         "input_checksum": f"{zlib.crc32(inputs.tobytes()):08x}",
