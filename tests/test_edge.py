@@ -11,7 +11,7 @@ from hypothesis import given
 from edge_lstm import float_reference
 from edge_lstm.arrays import Array
 from edge_lstm.calibrate import calibrate
-from edge_lstm.cells import Activation, Dense, Gate, Gru, LastStep, Lstm, Rnn
+from edge_lstm.cells import Activation, Dense, Gate, Gru, LastStep, Lstm, Rnn, edge_lstm_fast
 from edge_lstm.cells.edge_gru import EdgeGruKernel, EdgeGruOp, EdgeRnnKernel, EdgeRnnOp
 from edge_lstm.cells.edge_lstm import EdgeLstmKernel, EdgeLstmOp
 from edge_lstm.cells.edge_lstm_fast import CHUNK_VALUES, FastEdgeLstmKernel
@@ -185,7 +185,11 @@ def test_the_fast_lstm_equals_the_plain_one(seed: int) -> None:
     op = program.ops[0]
     assert isinstance(op, EdgeLstmOp)
     batch = batch % 3 + 1
-    plain, fast = EdgeLstmKernel(op, batch), FastEdgeLstmKernel(op, batch)
+    plain = EdgeLstmKernel(op, batch)
+    wide = bool(random.integers(2))  # float64 throughout
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(edge_lstm_fast, "MANY_BYTES", 0)
+        fast = FastEdgeLstmKernel(op, batch, wide=wide)
     plain.reset()
     fast.reset()
     x = random.integers(-128, 128, (batch, 9, features)).astype(np.int8)

@@ -210,9 +210,7 @@ class Contestant:
             shape = CallShape(mode.batch_size, mode.time_steps, True)
             _, version, size = load_session(self.worker, self.backend, model, shape, "it")
             assert model.program is not None
-            fed = (
-                x if self.backend.precision == "float32" else model.program.input_tensor.quantize(x)
-            )
+            fed = x if self.backend.profile is None else model.program.input_tensor.quantize(x)
             if mode.stepwise:
                 fed = fed[:, :, 0]
             elif self.peer.time_major:

@@ -116,8 +116,8 @@ class EdgeLstmOp(EdgeRecurrentOp):
     def prepare(self, program: Program, batch_size: int) -> Kernel:
         from edge_lstm.cells.edge_lstm_fast import FastEdgeLstmKernel
 
-        del program
-        return FastEdgeLstmKernel(self, batch_size)
+        wide = program.tensors[self.inputs[0]].dtype != "int8"
+        return FastEdgeLstmKernel(self, batch_size, wide=wide)
 
 
 class EdgeLstmKernel:
@@ -302,6 +302,6 @@ def _error(op: EdgeLstmOp, x: Array, want: F64) -> float:
     """
     from edge_lstm.cells.edge_lstm_fast import FastEdgeLstmKernel
 
-    kernel = FastEdgeLstmKernel(op, len(x))
+    kernel = FastEdgeLstmKernel(op, len(x), wide=True)
     kernel.reset()
     return float(np.square(kernel.run([x], None) * HIDDEN_SCALE - want).mean())

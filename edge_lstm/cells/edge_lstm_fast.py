@@ -15,6 +15,9 @@ index does; no value needs a second one:
 
 ``floor((n + floor(a)) / m)`` is ``floor((n + a) / m)`` for integers n and m, so the shift of
 i * g needs no rounding of its own.
+
+Where the weights are many, and no sum can reach 2**24, the product is one of float32, which reads
+half as many bytes; multipliers, the low row of each pair in the high one, and bias follow in float64.
 """
 
 from __future__ import annotations
@@ -25,14 +28,35 @@ from weakref import WeakKeyDictionary
 
 import numpy as np
 
-from edge_lstm.arrays import F64, I64, Array
+from edge_lstm.arrays import F32, F64, I64, Array
 from edge_lstm.cells.edge_lstm import EdgeLstmOp
 from edge_lstm.cells.edge_rows import ARGUMENT_MIN, sigmoid_table, tanh_of
 from edge_lstm.tape import SET, Parameter, Tape, clip, compile_tape
 
 GATE_ORDER = (0, 1, 3, 2)  # i, f, o, g: i and f face g and c in one product
+HIGH, LOW = slice(0, None, 3), slice(1, 3)
+"""Of the gates in that order: i and g, whose rows stand on those of f and o where rows are pairs."""
+EXACT_IN_FLOAT32 = 1 << 24
+MANY_BYTES = 1_000_000
+"""Of float64 weights: from here on reading half is worth four calls more."""
 CHUNK_VALUES = 1 << 16
 """Gate values of a sequence that are prepared at once: bounds the working memory."""
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Narrow:
+    """The product in float32, for int8 activations; rows in the order of ``EdgeTables.weights``.
+
+    Args:
+        weights: [4 * hidden, input + hidden], integers; no sum of products leaves float32.
+        scale: [4 * hidden]: of a row's sum.
+        low: [2, hidden]: of the sum of a low row in the high row of its pair, i's of f's and g's of
+            o's; None: rows are not in pairs.
+    """
+
+    weights: F32
+    scale: F64
+    low: F64 | None
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -45,6 +69,8 @@ class EdgeTables:
     candidate: F64
     cell: F64
     """[2, 65536], for all cell states from -32768: scaled for the product; tanh for the output."""
+    narrow: Narrow | None
+    """None: sums would not be exact."""
 
 
 _TABLES: WeakKeyDictionary[EdgeLstmOp, EdgeTables] = WeakKeyDictionary()
@@ -54,17 +80,17 @@ def edge_tables(op: EdgeLstmOp) -> EdgeTables:
     """Return the tables of ``op``, made once for all sessions."""
     if op in _TABLES:
         return _TABLES[op]
-    rows, hidden = op.rows, op.hidden_size
+    rows = op.rows
     factor = rows.multipliers * 2.0 ** -rows.shifts().astype(np.float64)
     scaled = np.column_stack([rows.effective_weights(), rows.bias]) * factor[:, None]
     scaled[:, : op.input_size] *= 2.0**op.input_shift
     scaled[:, op.input_size : -1] *= 2.0**op.hidden_shift
     scaled[:, -1] -= ARGUMENT_MIN  # where the table begins
-    by_gate = scaled.reshape(hidden, 4, -1)[:, list(GATE_ORDER)].swapaxes(0, 1)
     cell = np.arange(-32768, 32768)
     sigmoid = sigmoid_table().astype(np.float64)
     _TABLES[op] = EdgeTables(
-        weights=np.asfortranarray(by_gate.reshape(4 * hidden, -1)),
+        weights=np.asfortranarray(_by_gate(scaled)),
+        narrow=_narrow(op, factor),
         sigmoid=sigmoid,
         candidate=(2 * sigmoid - 32768) * 2.0 ** -(15 + op.cell_bits),
         cell=np.stack([cell * 2.0**-15, tanh_of(cell << op.cell_bits) * 2.0**-23]),
@@ -72,25 +98,73 @@ def edge_tables(op: EdgeLstmOp) -> EdgeTables:
     return _TABLES[op]
 
 
-class FastEdgeLstmKernel:
-    """The `edge` LSTM for ``batch_size`` rows."""
+def _by_gate(rows: Array) -> Array:
+    """Return rows that stand unit after unit gate after gate, in ``GATE_ORDER``."""
+    gates: Array = rows.reshape(-1, 4, rows.shape[1])[:, list(GATE_ORDER)].swapaxes(0, 1)
+    return gates.reshape(rows.shape)
 
-    def __init__(self, op: EdgeLstmOp, batch_size: int) -> None:
+
+def _narrow(op: EdgeLstmOp, factor: F64) -> Narrow | None:
+    """Return what ``EdgeTables.narrow`` holds, for ``factor`` of each row."""
+    common = min(op.input_shift, op.hidden_shift)
+    weights = op.weights.astype(np.float64)
+    weights[:, : op.input_size] *= 2.0 ** (op.input_shift - common)
+    weights[:, op.input_size :] *= 2.0 ** (op.hidden_shift - common)
+    if 128 * np.abs(weights).sum(axis=1).max() >= EXACT_IN_FLOAT32:
+        return None
+    scale = _by_gate(factor[:, None])[:, 0] * 2.0**common
+    low = None
+    if op.rows.paired:
+        gates = scale.reshape(4, -1)
+        low = gates[HIGH].copy()
+        gates[HIGH] *= 256
+    return Narrow(np.asfortranarray(_by_gate(weights).astype(np.float32)), scale, low)
+
+
+class FastEdgeLstmKernel:
+    """The `edge` LSTM for ``batch_size`` rows, with inputs of 8 bits or 16."""
+
+    def __init__(self, op: EdgeLstmOp, batch_size: int, *, wide: bool = False) -> None:
         self.op, self.tables, self.batch_size = op, edge_tables(op), batch_size
         self._lead = () if batch_size == 1 else (batch_size,)
-        self._fed = np.ones((*self._lead, op.input_size + op.hidden_size + 1))
-        self._hidden = self._fed[..., op.input_size : -1]
+        many = batch_size > 1 or self.tables.weights.nbytes > MANY_BYTES
+        self._narrow = self.tables.narrow if many and not wide else None
+        size = op.input_size + op.hidden_size
+        kind = np.float64 if self._narrow is None else np.float32
+        self._fed = np.ones((*self._lead, size + (self._narrow is None)), kind)
+        self._hidden = self._fed[..., op.input_size : size]
         self._after = np.zeros((2, *self._lead, op.hidden_size))
-        width = 4 * op.hidden_size
-        self._sums = np.empty((*self._lead, width))
+        self._sums = np.empty((*self._lead, 4 * op.hidden_size))
         tape: Tape = [(SET, (self._fed[..., : op.input_size], Parameter("x")))]
-        tape.append(self._product(self._fed, self.tables.weights, self._sums))
+        if self._narrow is None:
+            tape.append(self._product(self._fed, self.tables.weights, self._sums))
+        else:
+            tape += self._narrow_product(self._fed, self._narrow.weights)
+            tape.append((np.add, (self._sums, self.tables.weights[:, -1].copy(), self._sums)))
         self._advance = self._advance_tape()
         self._step = compile_tape([*tape, *self._advance], ["x"])
         self._sequence: Callable[..., None] | None = None
         self._result = self._hidden.reshape(batch_size, op.hidden_size)
 
-    def _product(self, fed: Array, weights: F64, out: Array) -> tuple[object, tuple[object, ...]]:
+    def _narrow_product(self, fed: Array, weights: F32) -> Tape:
+        """Return the calls from activations to sums, but for the bias."""
+        assert self._narrow is not None
+        sums, low = np.empty(self._sums.shape, np.float32), self._narrow.low
+        tape: Tape = [
+            self._product(fed, weights, sums),
+            (np.multiply, (sums, self._narrow.scale, self._sums)),
+        ]
+        if low is None:
+            return tape
+        shape = (*self._lead, 4, self.op.hidden_size)
+        high, carried = self._sums.reshape(shape)[..., HIGH, :], np.empty((*self._lead, *low.shape))
+        return [
+            *tape,
+            (np.multiply, (sums.reshape(shape)[..., LOW, :], low, carried)),
+            (np.add, (high, carried, high)),
+        ]
+
+    def _product(self, fed: Array, weights: Array, out: Array) -> tuple[object, tuple[object, ...]]:
         if self._lead:
             return np.dot, (fed, weights.T, out)
         return weights.dot, (fed, out)
@@ -155,8 +229,15 @@ class FastEdgeLstmKernel:
             (multiply, (gates[..., 2 * size :], squashed, kept)),
             (add, (kept, half, kept)),
             (np.floor, (kept, kept)),
-            (clip, (kept, np.array(-128.0), np.array(127.0), self._hidden)),
+            *self._saturated(kept),
         ]
+
+    def _saturated(self, kept: Array) -> Tape:
+        """Return the calls that make of ``kept`` the hidden state; none of them casts and clips."""
+        limits = np.array(-128.0), np.array(127.0)
+        if self._hidden.dtype == kept.dtype:
+            return [(clip, (kept, *limits, self._hidden))]
+        return [(clip, (kept, *limits, kept)), (SET, (self._hidden, kept))]
 
     def run(self, inputs: Sequence[Array], lengths: I64 | None) -> Array:
         """Return every step's hidden state, int8 [batch, time, hidden]."""
@@ -174,9 +255,13 @@ class FastEdgeLstmKernel:
         rows = (x[0] if self.batch_size == 1 else x.swapaxes(0, 1)).astype(np.float64)
         prepared = rows @ weights[:, :features].T + weights[:, -1]
         if self._sequence is None:
-            recurrent = np.asfortranarray(weights[:, features:-1])
-            tape: Tape = [
-                self._product(self._hidden, recurrent, self._sums),
+            if self._narrow is None:
+                wide = np.asfortranarray(weights[:, features:-1])
+                tape: Tape = [self._product(self._hidden, wide, self._sums)]
+            else:
+                narrow = np.asfortranarray(self._narrow.weights[:, features:])
+                tape = self._narrow_product(self._hidden, narrow)
+            tape += [
                 (np.add, (self._sums, Parameter("prepared"), self._sums)),
                 *self._advance,
                 (SET, (Parameter("out"), self._hidden)),
