@@ -17,7 +17,8 @@ index does; no value needs a second one:
 i * g needs no rounding of its own.
 
 Where the weights are many, and no sum can reach 2**24, the product is one of float32, which reads
-half as many bytes; multipliers, the low row of each pair in the high one, and bias follow in float64.
+half as many bytes; multipliers, the low row of each pair in the high one, and bias follow in
+float64.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ from edge_lstm.tape import SET, Parameter, Tape, clip, compile_tape
 
 GATE_ORDER = (0, 1, 3, 2)  # i, f, o, g: i and f face g and c in one product
 HIGH, LOW = slice(0, None, 3), slice(1, 3)
-"""Of the gates in that order: i and g, whose rows stand on those of f and o where rows are pairs."""
+"""Of the gates in that order: i and g, and f and o, on which their rows stand where paired."""
 EXACT_IN_FLOAT32 = 1 << 24
 MANY_BYTES = 1_000_000
 """Of float64 weights: from here on reading half is worth four calls more."""
