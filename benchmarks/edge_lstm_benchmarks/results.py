@@ -25,7 +25,9 @@ MODELS = Path(__file__).parent / "models"
 # Those whose data ship; what each errs in.
 UNITS = {"weather": "error, °C", "digits": "right, % (labels as float)"}
 BACKENDS = [
-    *("numpy-int8:tflm", "numpy-int8:litert", "numpy-float", "onnxruntime", "litert"),
+    *("c-host:edge", "c-host:tflm", "c-host:litert"),
+    *("numpy-int8:edge", "numpy-int8:tflm", "numpy-int8:litert", "numpy-float"),
+    *("onnxruntime", "litert"),
     *("litert-ref", "litert-float", "tflm", "tflite-runtime"),
 ]
 LATENCY = BenchOptions(cold_runs=0, inside=False)
