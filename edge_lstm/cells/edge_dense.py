@@ -7,10 +7,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import ClassVar, Literal
+from weakref import WeakKeyDictionary
 
 import numpy as np
 
-from edge_lstm.arrays import I8, I16, I32, I64, Array
+from edge_lstm.arrays import F64, I8, I16, I32, I64, Array
 from edge_lstm.cells.activation import Activation
 from edge_lstm.cells.dense import Dense
 from edge_lstm.cells.edge_columns import columns_of
@@ -18,6 +19,7 @@ from edge_lstm.cells.edge_rows import Rows, accumulate, quantize_rows
 from edge_lstm.fixed_point import saturate
 from edge_lstm.program import Kernel, Op, Program, ProgramBuilder, Range, StatelessKernel
 from edge_lstm.spec import Layer
+from edge_lstm.tape import SET, Call, Parameter, Tape, clip, compile_tape
 
 SIGMOID_END = math.log(255.0)
 """Where a sigmoid reaches 255/256."""
@@ -51,15 +53,45 @@ class EdgeDenseOp(Op):
         return Rows(self.weights, self.bias, self.multipliers, self.shift)
 
     def prepare(self, program: Program, batch_size: int) -> Kernel:
-        del program, batch_size
-        return EdgeDenseKernel(self)
+        del program
+        return EdgeDenseKernel(self, batch_size)
+
+
+_FOLDED: WeakKeyDictionary[EdgeDenseOp, F64] = WeakKeyDictionary()
+
+
+def _folded(op: EdgeDenseOp) -> F64:
+    """Return weights and bias times the multipliers, [input + 1, output], for all sessions."""
+    if op not in _FOLDED:
+        rows = op.rows
+        columns = np.column_stack([rows.effective_weights(), rows.bias])
+        factors = rows.multipliers * 2.0**-op.shift
+        _FOLDED[op] = np.ascontiguousarray((columns * factors[:, None]).T)
+    return _FOLDED[op]
 
 
 class EdgeDenseKernel(StatelessKernel):
-    """One sum, one rounding, one clamp."""
+    """One sum, one rounding, one clamp; a step of it exact in float64, in few calls."""
 
-    def __init__(self, op: EdgeDenseOp) -> None:
+    def __init__(self, op: EdgeDenseOp, batch_size: int) -> None:
         self.op, self.rows = op, op.rows
+        output, inputs = op.weights.shape
+        fed, y = np.ones((batch_size, inputs + 1)), np.empty((batch_size, output))
+        limits = np.array(float(op.low)), np.array(float(op.high))
+        self.result = y
+        self.tape: Tape = [
+            (SET, (fed[:, :-1], Parameter("x"))),
+            (fed.dot, (_folded(op), y)),
+            (np.floor, (y, y)),
+            (clip, (y, *limits, y)),
+        ]
+        self.last: Call = (y.astype, (np.dtype(np.int8),))
+        self._step = compile_tape(self.tape, ["x"], result=self.last)
+
+    def step(self, x: Array) -> Array:
+        """Return the output for one step: int8 or int16 [batch, input] to int8 [batch, output]."""
+        y: Array = self._step(x)
+        return y
 
     def run(self, inputs: Sequence[Array], lengths: I64 | None) -> Array:
         """Return the output, int8 [..., output]."""

@@ -32,7 +32,7 @@ import numpy as np
 from edge_lstm.arrays import F32, F64, I64, Array
 from edge_lstm.cells.edge_lstm import EdgeLstmOp
 from edge_lstm.cells.edge_rows import ARGUMENT_MIN, sigmoid_table, tanh_of
-from edge_lstm.tape import SET, Parameter, Tape, clip, compile_tape
+from edge_lstm.tape import SET, Call, Parameter, Tape, clip, compile_tape
 
 GATE_ORDER = (0, 1, 3, 2)  # i, f, o, g: i and f face g and c in one product
 HIGH, LOW = slice(0, None, 3), slice(1, 3)
@@ -143,9 +143,11 @@ class FastEdgeLstmKernel:
             tape += self._narrow_product(self._fed, self._narrow.weights)
             tape.append((np.add, (self._sums, self.tables.weights[:, -1].copy(), self._sums)))
         self._advance = self._advance_tape()
-        self._step = compile_tape([*tape, *self._advance], ["x"])
+        self.tape = [*tape, *self._advance]
         self._sequence: Callable[..., None] | None = None
-        self._result = self._hidden.reshape(batch_size, op.hidden_size)
+        self.result = self._hidden.reshape(batch_size, op.hidden_size)
+        self.last: Call = (self.result.astype, (np.dtype(np.int8),))
+        self._step = compile_tape(self.tape, ["x"], result=self.last)
 
     def _narrow_product(self, fed: Array, weights: F32) -> Tape:
         """Return the calls from activations to sums, but for the bias."""
@@ -194,8 +196,8 @@ class FastEdgeLstmKernel:
 
     def step(self, x: Array) -> Array:
         """Run one step: ``x`` [batch, input] to int8 [batch, hidden]."""
-        self._step(x)
-        return self._result.astype(np.int8)
+        y: Array = self._step(x)
+        return y
 
     def _advance_tape(self) -> Tape:
         """Return the calls from the sums to the new hidden state."""
