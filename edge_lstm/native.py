@@ -71,7 +71,8 @@ class NativeSession(Session):
         program: what the library was made of.
         library: see ``NativeLibrary``.
         batch_size: rows, each with a state of its own.
-        level: kernels to use at most: 0 portable, 1 AVX2, 2 AVX-512; None: the best.
+        level: kernels to use at most: 0 portable, 1 AVX2 or NEON, 2 AVX-512 or SVE; None:
+            the best.
         stepper: the type ``Stepper`` of the module ``el_call``, or None.
 
     Raises:

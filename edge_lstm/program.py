@@ -298,7 +298,8 @@ class Program:
             max_steps: longest sequence of a program that cannot run step by step.
             library: a shared library that was built before; None: build it with the compiler at
                 hand, or take it from the cache. Needs the package's converters.
-            level: kernels to use at most: 0 portable, 1 AVX2, 2 AVX-512; None: the best.
+            level: kernels to use at most: 0 portable, 1 AVX2 or NEON, 2 AVX-512 or
+                SVE; None: the best.
 
         Raises:
             MissingTool: there is no compiler.

@@ -468,6 +468,7 @@ int main(void)
         el_delete(session);
         fwrite(y, 1, sizeof y, stdout);
     }}
+    fprintf(stderr, "%d", el_level());
     return el_level() > {levels - 1};
 }}
 """
@@ -528,25 +529,42 @@ int main(void)
     assert done.stdout == want.tobytes() * 4
 
 
+ARM_COMPILERS = {
+    "zig": [sys.executable, "-m", "ziglang", "cc", "-target", "aarch64-linux-musl"],
+    "gcc": ["aarch64-linux-gnu-gcc"],
+}
+
+
 @pytest.mark.skipif(
     shutil.which("qemu-aarch64-static") is None,
     reason="no emulator of 64-bit Arm; apt-get install qemu-user-static",
 )
-@pytest.mark.skipif(
-    importlib.util.find_spec("ziglang") is None,
-    reason="no cross-compiler; pip install 'edge-lstm[firmware]'",
-)
+@pytest.mark.parametrize("compiler", ARM_COMPILERS)
 @pytest.mark.parametrize("name", ["16-bit input", "litert"])
-def test_arm_gives_the_same_bytes_with_and_without_dot_products(name: str, tmp_path: Path) -> None:
+def test_arm_gives_the_same_bytes_with_and_without_dot_products(
+    name: str, compiler: str, tmp_path: Path
+) -> None:
+    if compiler == "zig" and importlib.util.find_spec("ziglang") is None:
+        pytest.skip("no cross-compiler; pip install 'edge-lstm[firmware]'")
+    if compiler == "gcc" and shutil.which("aarch64-linux-gnu-gcc") is None:
+        pytest.skip("no cross-compiler; apt-get install gcc-aarch64-linux-gnu")
     program = CASES[name]
     tensor = program.input_tensor
     x = inputs_of(np.random.default_rng(11), tensor.signal, tensor.dtype, 3, 21)
-    source, built = main_program(program, x, tmp_path, 2), tmp_path / "main"
-    zig = [sys.executable, "-m", "ziglang", "cc", "-target", "aarch64-linux-musl", "-static"]
-    command = [*zig, "-std=gnu99", "-O2", str(source), "-o", str(built)]
+    source, built = main_program(program, x, tmp_path, 3), tmp_path / "main"
+    flags = ["-static", "-std=gnu99", "-O2"]
+    command = [*ARM_COMPILERS[compiler], *flags, str(source), "-o", str(built)]
     subprocess.run(command, check=True, timeout=BUILD_SECONDS)
-    for cpu in ("max", "cortex-a53"):  # the second has no dot products
+    levels = {
+        "max,sve256=on": 2,
+        "max,sve384=on": 2,
+        "max,sve128=on,sve256=off": 1,
+        "max,sve=off": 1,
+        "cortex-a53": 0,  # the last has no dot products either
+    }
+    for cpu, level in levels.items():
         emulated = ["qemu-aarch64-static", "-cpu", cpu, str(built)]
         done = subprocess.run(emulated, capture_output=True, timeout=BUILD_SECONDS)
         assert done.returncode == 0, done.stderr.decode()[:2000]
-        assert done.stdout == program.predict(x).tobytes() * 2
+        assert int(done.stderr) == level, cpu
+        assert done.stdout == program.predict(x).tobytes() * 3

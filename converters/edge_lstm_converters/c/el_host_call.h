@@ -4,7 +4,7 @@
 /* begin */
 
 /* Which kernels this processor runs: 0 portable; 1 AVX2, 2 AVX-512 with VNNI; on Arm, 1 NEON with
- * dot products. */
+ * dot products, 2 SVE where its vectors are longer than NEON's. */
 static int32_t el_host_best(void)
 {
 #ifdef EL_X86
@@ -18,7 +18,13 @@ static int32_t el_host_best(void)
     }
 #endif
 #ifdef EL_NEON
-    if (getauxval(AT_HWCAP) & (1ul << 20)) { /* HWCAP_ASIMDDP */
+    const unsigned long found = getauxval(AT_HWCAP);
+#ifdef EL_SVE
+    if ((found & (1ul << 22)) && el_sve_bytes() > 16) { /* HWCAP_SVE */
+        return 2;
+    }
+#endif
+    if (found & (1ul << 20)) { /* HWCAP_ASIMDDP */
         return 1;
     }
 #endif
@@ -40,8 +46,14 @@ static void el_host_lstm(const el_host_lstm_t *p, int32_t level, uint8_t *state,
     }
 #endif
 #ifdef EL_NEON
+#ifdef EL_SVE
+    if (level == 2) {
+        el_lstm_neon(p, el_dot_sve, state, streams, steps, x, x_stride, y, y_stride, scratch);
+        return;
+    }
+#endif
     if (level == 1) {
-        el_lstm_neon(p, state, streams, steps, x, x_stride, y, y_stride, scratch);
+        el_lstm_neon(p, el_dot_neon, state, streams, steps, x, x_stride, y, y_stride, scratch);
         return;
     }
 #endif

@@ -23,6 +23,11 @@
 #define EL_NEON
 #include <arm_neon.h>
 #include <sys/auxv.h>
+/* Compilers that know SVE in one function of a file that is for processors without it. */
+#if defined(__clang_major__) ? __clang_major__ >= 18 : __GNUC__ >= 11
+#define EL_SVE
+#include <arm_sve.h>
+#endif
 #endif
 
 /* end */
