@@ -86,3 +86,17 @@ def read_bytes(path: Path | str) -> bytes:
     if not data:
         raise UnreadableModel(f"{path}: is empty; give a model file")
     return data
+
+
+def cache_folder() -> Path:
+    """Return where what is fetched or built is kept: ``$EDGE_LSTM_CACHE``, or the user's cache.
+
+    It need not exist yet.
+    """
+    from pathlib import Path
+
+    if own := os.environ.get("EDGE_LSTM_CACHE"):
+        return Path(own)
+    if shared := os.environ.get("XDG_CACHE_HOME"):
+        return Path(shared) / "edge-lstm"
+    return Path.home() / ".cache" / "edge-lstm"

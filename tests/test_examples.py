@@ -47,10 +47,11 @@ def test_stream_on_device_without_arguments_says_how_to_run_it() -> None:
 
 def test_japanese_vowels_keeps_every_label(tmp_path: Path) -> None:
     pytest.importorskip("onnx", reason="onnx not found: pip install 'edge-lstm[tools]'")
+    from edge_lstm.files import cache_folder
     from edge_lstm_benchmarks import datasets
 
     for wanted in (datasets.VOWELS_TRAIN, datasets.VOWELS_TEST):
-        path = datasets.cache_folder() / f"{wanted.package}-{wanted.version}" / wanted.name
+        path = cache_folder() / f"{wanted.package}-{wanted.version}" / wanted.name
         if not path.is_file():
             pytest.skip("data not here yet: python examples/japanese_vowels.py fetches them")
     done = python(EXAMPLES / "japanese_vowels.py", tmp_path)

@@ -20,6 +20,7 @@ from edge_lstm.errors import (
 )
 from edge_lstm.spec import ModelSpec
 from edge_lstm_benchmarks import datasets
+from edge_lstm_benchmarks.book import LAYERS
 from edge_lstm_converters import read
 from edge_lstm_converters.keras_weights import LAYER_KEYS, RECURRENT
 from edge_lstm_converters.layer_config import read_config
@@ -325,26 +326,6 @@ def test_branches_become_the_layers_that_they_are() -> None:
 
 # textgenrnn --------------------------------------------------------------------------------------
 
-TEXTGENRNN = """
-ignore = ["attention", "output"]
-
-[[layers]]
-type = "embedding"
-weights = "embedding"
-
-[[layers]]
-type = "lstm"
-weights = "rnn_1"
-return_sequences = true
-recurrent_activation = "sigmoid"
-
-[[layers]]
-type = "lstm"
-weights = "rnn_2"
-return_sequences = true
-recurrent_activation = "sigmoid"
-"""
-
 
 def textgenrnn() -> Path:
     """Return the weights of textgenrnn as its package ships them."""
@@ -371,7 +352,7 @@ def keras_form(file: Any, name: str) -> list[F32]:
 
 def test_textgenrnn_has_the_weights_that_keras_loads(tmp_path: Path) -> None:
     path, layers = textgenrnn(), tmp_path / "layers.toml"
-    layers.write_text(TEXTGENRNN, encoding="utf8")
+    layers.write_text(LAYERS, encoding="utf8")
     spec = read_keras(path, layers)
     assert [type(layer).__name__ for layer in spec.layers] == ["Embedding", "Lstm", "Lstm"]
     with h5py.File(path) as file:
@@ -387,7 +368,7 @@ def test_textgenrnn_has_the_weights_that_keras_loads(tmp_path: Path) -> None:
 
 def test_textgenrnn_computes_what_keras_computes(tmp_path: Path) -> None:
     path, config = textgenrnn(), tmp_path / "layers.toml"
-    config.write_text(TEXTGENRNN, encoding="utf8")
+    config.write_text(LAYERS, encoding="utf8")
     with np.load(MODELS / "keras2_textgenrnn.npz") as kept:
         found = float_reference.run(read_keras(path, config), kept["x"])
         # Keras in float64: 3e-8, for the file holds it as float32. On these random letters Keras

@@ -25,7 +25,6 @@ import collections
 import csv
 import datetime
 import hashlib
-import os
 import re
 import subprocess
 import sys
@@ -40,6 +39,7 @@ import numpy as np
 
 from edge_lstm.arrays import F32, F64, I32, I64
 from edge_lstm.errors import MissingTool
+from edge_lstm.files import cache_folder
 
 
 @dataclass(frozen=True)
@@ -286,15 +286,6 @@ def review_snippets(words: int, time_steps: int, test: int = 2000) -> tuple[Toke
         return TokenSplit(x, np.array([rating > 0 for rating, _ in clear], np.int64))
 
     return split(rated[test:]), split(rated[:test])
-
-
-def cache_folder() -> Path:
-    """Return the folder that keeps what was fetched; it need not exist yet."""
-    if own := os.environ.get("EDGE_LSTM_CACHE"):
-        return Path(own)
-    if shared := os.environ.get("XDG_CACHE_HOME"):
-        return Path(shared) / "edge-lstm"
-    return Path.home() / ".cache" / "edge-lstm"
 
 
 def fetch(wanted: PackagedFile) -> Path:

@@ -14,6 +14,7 @@ import numpy as np
 from edge_lstm import float_reference
 from edge_lstm.arrays import F32, F64, I64, Array
 from edge_lstm.errors import MissingTool
+from edge_lstm.files import cache_folder
 from edge_lstm.samples import load_samples
 from edge_lstm.spec import ModelSpec
 from edge_lstm_benchmarks import datasets, speech
@@ -254,7 +255,7 @@ def sounds(language: str) -> list[Path]:
         MissingTool: they are not in the cache, and apt cannot download them.
     """
     package = f"asterisk-core-sounds-{language}-wav"
-    folder = datasets.cache_folder() / package
+    folder = cache_folder() / package
     if not folder.is_dir():
         folder.parent.mkdir(parents=True, exist_ok=True)
         try:

@@ -149,7 +149,7 @@ class CompiledRunner(NumpyRunner):
         """Return what runs ``program``, which is of this runner's profile."""
         if self.reason is not None:
             raise UnsupportedModel(self.reason)
-        return program.compile(batch_size, max_steps=None if program.streams else time_steps)
+        return program.compile(batch_size, max_steps=time_steps)
 
 
 def _same_length(batches: Iterable[Batch], count: int) -> Iterator[list[Batch]]:

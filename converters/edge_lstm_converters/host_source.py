@@ -87,6 +87,8 @@ def host_source(program: Program, max_steps: int | None = None) -> str:
     Raises:
         UnsupportedModel: an op has no form in C.
     """
+    if program.streams:
+        max_steps = None
     made = f"/* {program.name}: made by edge-lstm {edge_lstm.__version__}; do not edit. */"
     if not runs_in_blocks(program):
         return "\n".join(

@@ -21,6 +21,7 @@ from pathlib import Path
 
 import edge_lstm
 from edge_lstm.errors import MissingTool, OutputError
+from edge_lstm.files import cache_folder
 from edge_lstm.program import Program
 from edge_lstm_converters.host_source import host_source
 
@@ -48,15 +49,6 @@ def compiler() -> tuple[str, ...]:
     )
 
 
-def cache_folder() -> Path:
-    """Return where libraries are kept: ``$EDGE_LSTM_CACHE``, or in the user's cache."""
-    own = os.environ.get("EDGE_LSTM_CACHE")
-    if own:
-        return Path(own)
-    base = os.environ.get("XDG_CACHE_HOME") or Path("~/.cache").expanduser()
-    return Path(base) / "edge-lstm"
-
-
 def build_library(
     program: Program, max_steps: int | None = None, flags: tuple[str, ...] = ()
 ) -> Path:
@@ -72,7 +64,8 @@ def build_library(
         UnsupportedModel: an op has no form in C.
         OutputError: the cache cannot be written, or the compiler fails.
     """
-    identity = f"{program.fingerprint()} {max_steps} {_generator()}"
+    most = None if program.streams else max_steps
+    identity = f"{program.fingerprint()} {most} {_generator()}"
     return build(lambda: host_source(program, max_steps), identity, program.name, flags)
 
 

@@ -45,14 +45,13 @@ def write_native(program: Program, folder: Path, max_steps: int | None = None) -
         raise UsageError(
             f"model name {program.name!r}: is no Python name; give another with --name"
         )
-    steps = None if program.streams else max_steps
-    library = build_library(program, steps)
+    library = build_library(program, max_steps)
     package = folder / f"{program.name}_native"
     make_folder(package)
     # A library called NAME.so would stand before NAME.py in Python's search.
     contents = {
         f"lib{library.name}": library.read_bytes(),
-        f"{program.name}.c": host_source(program, steps).encode(),
+        f"{program.name}.c": host_source(program, max_steps).encode(),
         f"{program.name}.elstm": program_bytes(program),
         f"{program.name}.py": module_text(program, f"lib{library.name}").encode(),
     }

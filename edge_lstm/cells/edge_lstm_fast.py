@@ -70,11 +70,10 @@ class EdgeTables:
     candidate: F64
     cell: F64
     """[2, 65536], for all cell states from -32768: scaled for the product; tanh for the output."""
-    narrow: Narrow | None
-    """None: sums would not be exact."""
 
 
 _TABLES: WeakKeyDictionary[EdgeLstmOp, EdgeTables] = WeakKeyDictionary()
+_NARROW: WeakKeyDictionary[EdgeLstmOp, Narrow | None] = WeakKeyDictionary()
 
 
 def edge_tables(op: EdgeLstmOp) -> EdgeTables:
@@ -82,8 +81,7 @@ def edge_tables(op: EdgeLstmOp) -> EdgeTables:
     if op in _TABLES:
         return _TABLES[op]
     rows = op.rows
-    factor = rows.multipliers * 2.0 ** -rows.shifts().astype(np.float64)
-    scaled = np.column_stack([rows.effective_weights(), rows.bias]) * factor[:, None]
+    scaled = np.column_stack([rows.effective_weights(), rows.bias]) * _factor(op)[:, None]
     scaled[:, : op.input_size] *= 2.0**op.input_shift
     scaled[:, op.input_size : -1] *= 2.0**op.hidden_shift
     scaled[:, -1] -= ARGUMENT_MIN  # where the table begins
@@ -91,7 +89,6 @@ def edge_tables(op: EdgeLstmOp) -> EdgeTables:
     sigmoid = sigmoid_table().astype(np.float64)
     _TABLES[op] = EdgeTables(
         weights=np.asfortranarray(_by_gate(scaled)),
-        narrow=_narrow(op, factor),
         sigmoid=sigmoid,
         candidate=(2 * sigmoid - 32768) * 2.0 ** -(15 + op.cell_bits),
         cell=np.stack([cell * 2.0**-15, tanh_of(cell << op.cell_bits) * 2.0**-23]),
@@ -105,15 +102,27 @@ def _by_gate(rows: Array) -> Array:
     return gates.reshape(rows.shape)
 
 
-def _narrow(op: EdgeLstmOp, factor: F64) -> Narrow | None:
-    """Return what ``EdgeTables.narrow`` holds, for ``factor`` of each row."""
+def _factor(op: EdgeLstmOp) -> F64:
+    """Return what a sum of each row is multiplied by, [4 * hidden]."""
+    factor: F64 = op.rows.multipliers * 2.0 ** -op.rows.shifts().astype(np.float64)
+    return factor
+
+
+def narrow_product(op: EdgeLstmOp) -> Narrow | None:
+    """Return the product in float32, made once; None: sums would not be exact."""
+    if op not in _NARROW:
+        _NARROW[op] = _narrow(op)
+    return _NARROW[op]
+
+
+def _narrow(op: EdgeLstmOp) -> Narrow | None:
     common = min(op.input_shift, op.hidden_shift)
     weights = op.weights.astype(np.float64)
     weights[:, : op.input_size] *= 2.0 ** (op.input_shift - common)
     weights[:, op.input_size :] *= 2.0 ** (op.hidden_shift - common)
     if 128 * np.abs(weights).sum(axis=1).max() >= EXACT_IN_FLOAT32:
         return None
-    scale = _by_gate(factor[:, None])[:, 0] * 2.0**common
+    scale = _by_gate(_factor(op)[:, None])[:, 0] * 2.0**common
     low = None
     if op.rows.paired:
         gates = scale.reshape(4, -1)
@@ -129,7 +138,7 @@ class FastEdgeLstmKernel:
         self.op, self.tables, self.batch_size = op, edge_tables(op), batch_size
         self._lead = () if batch_size == 1 else (batch_size,)
         many = batch_size > 1 or self.tables.weights.nbytes > MANY_BYTES
-        self._narrow = self.tables.narrow if many and not wide else None
+        self._narrow = narrow_product(op) if many and not wide else None
         size = op.input_size + op.hidden_size
         kind = np.float64 if self._narrow is None else np.float32
         self._fed = np.ones((*self._lead, size + (self._narrow is None)), kind)

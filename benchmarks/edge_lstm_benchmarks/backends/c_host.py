@@ -55,21 +55,15 @@ class CHost:
 
     def library(self, program: Program, shape: CallShape) -> Path:
         """Return the shared library."""
-        return build_library(program, _most(program, shape), self.flags)
+        return build_library(program, shape.time_steps, self.flags)
 
     def load(self, data: bytes, shape: CallShape) -> Session:
         program = program_from_bytes(data)
         if not self.flags:
-            return program.compile(
-                shape.batch_size, max_steps=_most(program, shape), level=self.level
-            )
+            return program.compile(shape.batch_size, max_steps=shape.time_steps, level=self.level)
         library, module = NativeLibrary(self.library(program, shape)), build_call_module()
         stepper = None if module is None else load_stepper(module)
         return NativeSession(program, library, shape.batch_size, self.level, stepper)
-
-
-def _most(program: Program, shape: CallShape) -> int | None:
-    return None if program.streams else shape.time_steps
 
 
 class CHostPortable(CHost):

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.metadata
-import importlib.util
 import subprocess
 import sys
 import tempfile
@@ -14,6 +12,7 @@ import numpy as np
 from edge_lstm.arrays import Array
 from edge_lstm.backend import BenchModel, CallShape, Precision, Session
 from edge_lstm.errors import UnsupportedModel
+from edge_lstm_benchmarks.backends.installed import Installed
 from edge_lstm_benchmarks.backends.onnx_graph import graph_bytes, join, parse_graph, session_of
 
 # The converter itself: MNN's command for it installs a package that reports home.
@@ -21,27 +20,11 @@ CONVERT = "import sys, _tools; _tools.mnnconvert(sys.argv)"
 SECONDS = 60
 
 
-class Mnn:
+class Mnn(Installed):
     """``mnn``: one thread, through its Module interface."""
 
+    package = "MNN"
     precision: Precision = "float32"
-    profile: str | None = None
-    fixed_shape = True
-    rows_at_once = 1
-
-    def __init__(self, name: str) -> None:
-        self.name = name
-
-    def available(self) -> str | None:
-        if importlib.util.find_spec("MNN") is None:
-            return "MNN is not installed; pip install MNN"
-        return None
-
-    def python(self) -> str:
-        return sys.executable
-
-    def version(self) -> str:
-        return importlib.metadata.version("MNN")
 
     def build(self, model: BenchModel, shape: CallShape) -> bytes:
         graph = parse_graph(graph_bytes(model, shape))

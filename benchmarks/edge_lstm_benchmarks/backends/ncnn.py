@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.metadata
-import importlib.util
-import sys
 import tempfile
 from pathlib import Path
 
@@ -23,6 +20,7 @@ from edge_lstm.cells import (
     Lstm,
 )
 from edge_lstm.errors import EdgeLstmError, UnsupportedModel
+from edge_lstm_benchmarks.backends.installed import Installed
 from edge_lstm_benchmarks.backends.onnx_graph import OnnxGraph, join, parse_graph, session_of
 
 MAGIC = 7767517  # of a .param file
@@ -38,27 +36,11 @@ COARSE = ("fp16_storage", "fp16_packed", "fp16_arithmetic", "bf16_storage")
 """What ncnn would compute in by itself where the CPU can."""
 
 
-class Ncnn:
+class Ncnn(Installed):
     """``ncnn``: one thread; the rows of a batch one after the other, since it has no batches."""
 
+    package = "ncnn"
     precision: Precision = "float32"
-    profile: str | None = None
-    fixed_shape = True
-    rows_at_once = 1
-
-    def __init__(self, name: str) -> None:
-        self.name = name
-
-    def available(self) -> str | None:
-        if importlib.util.find_spec("ncnn") is None:
-            return "ncnn is not installed; pip install ncnn"
-        return None
-
-    def python(self) -> str:
-        return sys.executable
-
-    def version(self) -> str:
-        return importlib.metadata.version("ncnn")
 
     def build(self, model: BenchModel, shape: CallShape) -> bytes:
         """Return ncnn's ``.param``, a zero, and its ``.bin``; the states as ``join`` puts them."""

@@ -9,7 +9,6 @@ import functools
 import importlib.util
 import json
 import logging
-import sys
 import tempfile
 from collections import Counter
 from collections.abc import Mapping
@@ -22,6 +21,7 @@ import numpy as np
 from edge_lstm.arrays import Array
 from edge_lstm.backend import BenchModel, CallShape, Precision, Session, check_multiple
 from edge_lstm.errors import EdgeLstmError
+from edge_lstm_benchmarks.backends.installed import Installed
 from edge_lstm_benchmarks.backends.onnx_graph import (
     Call,
     CarriedSession,
@@ -102,24 +102,11 @@ PROVIDERS = {
 """By the name after the colon. Those of no use for a recurrent model are left out."""
 
 
-class OnnxRuntime:
+class OnnxRuntime(Installed):
     """``onnxruntime``: one thread; step by step through IO binding, its fastest way from Python."""
 
+    package = "onnxruntime"
     precision: Precision = "float32"
-    profile: str | None = None
-    fixed_shape = True
-    rows_at_once = 1
-
-    def __init__(self, name: str) -> None:
-        self.name = name
-
-    def available(self) -> str | None:
-        if importlib.util.find_spec("onnxruntime") is None:
-            return "onnxruntime is not installed; pip install onnxruntime"
-        return None
-
-    def python(self) -> str:
-        return sys.executable
 
     def version(self) -> str:
         import onnxruntime

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.metadata
-import importlib.util
-import sys
 from typing import Any
 
 import numpy as np
@@ -12,6 +9,7 @@ import numpy as np
 from edge_lstm.arrays import Array
 from edge_lstm.backend import BenchModel, CallShape, Precision, Session
 from edge_lstm.errors import UnsupportedModel
+from edge_lstm_benchmarks.backends.installed import Installed
 from edge_lstm_benchmarks.backends.onnx_graph import (
     OnnxGraph,
     graph_bytes,
@@ -20,28 +18,15 @@ from edge_lstm_benchmarks.backends.onnx_graph import (
 )
 
 
-class OpenVino:
+class OpenVino(Installed):
     """``openvino`` in float32; ``openvino:bf16``, its own choice where the CPU has bfloat16."""
 
-    profile: str | None = None
-    fixed_shape = True
-    rows_at_once = 1
+    package = "openvino"
 
     def __init__(self, name: str) -> None:
-        self.name = name
+        super().__init__(name)
         self._hint = name.partition(":")[2] or "f32"
         self.precision: Precision = "bfloat16" if self._hint == "bf16" else "float32"
-
-    def available(self) -> str | None:
-        if importlib.util.find_spec("openvino") is None:
-            return "openvino is not installed; pip install openvino"
-        return None
-
-    def python(self) -> str:
-        return sys.executable
-
-    def version(self) -> str:
-        return importlib.metadata.version("openvino")
 
     def build(self, model: BenchModel, shape: CallShape) -> bytes:
         return graph_bytes(model, shape)

@@ -2,38 +2,20 @@
 
 from __future__ import annotations
 
-import importlib.metadata
-import importlib.util
-import sys
 import tempfile
 from pathlib import Path
 
 from edge_lstm.arrays import Array
 from edge_lstm.backend import BenchModel, CallShape, Precision, Session
+from edge_lstm_benchmarks.backends.installed import Installed
 from edge_lstm_benchmarks.backends.onnx_graph import graph_bytes, parse_graph, session_of
 
 
-class Tract:
+class Tract(Installed):
     """``tract``: it has no threads of its own."""
 
+    package = "tract"
     precision: Precision = "float32"
-    profile: str | None = None
-    fixed_shape = True
-    rows_at_once = 1
-
-    def __init__(self, name: str) -> None:
-        self.name = name
-
-    def available(self) -> str | None:
-        if importlib.util.find_spec("tract") is None:
-            return "tract is not installed; pip install tract"
-        return None
-
-    def python(self) -> str:
-        return sys.executable
-
-    def version(self) -> str:
-        return importlib.metadata.version("tract")
 
     def build(self, model: BenchModel, shape: CallShape) -> bytes:
         return graph_bytes(model, shape)
