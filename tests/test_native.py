@@ -431,6 +431,14 @@ def test_zig_builds_where_there_is_no_other_compiler(monkeypatch: pytest.MonkeyP
         native_build.compiler.cache_clear()
 
 
+def test_a_compiler_that_is_named_and_not_there_is_missed(monkeypatch: pytest.MonkeyPatch) -> None:
+    native_build.compiler.cache_clear()
+    monkeypatch.setenv("CC", "/no/cc -O1")
+    with pytest.raises(MissingTool, match="CC names /no/cc, which is not there"):
+        CASES["one"].compile()
+    native_build.compiler.cache_clear()
+
+
 def test_a_compiler_that_fails_is_quoted_in_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(OutputError, match=r"cannot compile it: .*error") as caught:
         native_build.build(lambda: "int main( {", "", "broken")

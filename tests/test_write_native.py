@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from importlib.machinery import EXTENSION_SUFFIXES
 from pathlib import Path
 from types import ModuleType
@@ -17,6 +18,7 @@ import pytest
 
 import edge_lstm
 from edge_lstm.arrays import Array
+from edge_lstm.errors import UsageError
 from edge_lstm.program import Program
 from edge_lstm_benchmarks.results import sample_model
 from edge_lstm_converters import native_build
@@ -122,3 +124,12 @@ def test_module_refuses_what_does_not_fit(package: Path) -> None:
         module.pack([0, 200])
     with pytest.raises(ValueError, match="input: 14 bytes of 2 steps; want 14 a step"):
         model.run(bytes(14), 2)
+
+
+@pytest.mark.parametrize("name", ["class", "ctypes"])
+def test_name_that_python_has_itself_is_refused(
+    name: str, weather: tuple[Program, Array], tmp_path: Path
+) -> None:
+    with pytest.raises(UsageError, match=f"model name '{name}': is Python's; give another"):
+        write_native(replace(weather[0], name=name), tmp_path)
+    assert list(tmp_path.iterdir()) == []

@@ -36,8 +36,12 @@ def compiler() -> tuple[str, ...]:
     Raises:
         MissingTool: there is none.
     """
-    if os.environ.get("CC"):
-        return tuple(os.environ["CC"].split())
+    if own := os.environ.get("CC", "").split():
+        if shutil.which(own[0]) is None:
+            raise MissingTool(
+                f"compile: CC names {own[0]}, which is not there; install or unset it"
+            )
+        return tuple(own)
     for name in ("cc", "gcc", "clang"):
         path = shutil.which(name)
         if path:

@@ -7,6 +7,8 @@ alone. Neither needs a compiler.
 
 from __future__ import annotations
 
+import keyword
+import sys
 from importlib.machinery import EXTENSION_SUFFIXES
 from importlib.resources import files
 from pathlib import Path
@@ -37,14 +39,13 @@ def write_native(program: Program, folder: Path, max_steps: int | None = None) -
         max_steps: longest sequence of a program that cannot run step by step.
 
     Raises:
+        UsageError: Python could not import a module of the program's name.
         MissingTool: there is no compiler.
         UnsupportedModel: an op has no form in C.
         OutputError: the folder cannot be written, or the compiler fails.
     """
-    if not program.name.isidentifier():
-        raise UsageError(
-            f"model name {program.name!r}: is no Python name; give another with --name"
-        )
+    if keyword.iskeyword(program.name) or program.name in sys.stdlib_module_names:
+        raise UsageError(f"model name {program.name!r}: is Python's; give another with --name")
     library = build_library(program, max_steps)
     package = folder / f"{program.name}_native"
     make_folder(package)
